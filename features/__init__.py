@@ -1,0 +1,1 @@
+"""Feature specs, kernels, windows, state and the store that keeps it."""

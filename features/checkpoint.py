@@ -1,0 +1,54 @@
+"""What one partition has to write: its dirty rows, copied at a boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from features.codec import pack
+from features.store import Meta, RowKey, Vector
+from features.table import EntityTable
+
+
+class Taken(NamedTuple):
+    """Copies of n rows of a table: their places in it, keys, int64 vectors [n, S] and float64 state [n,
+    width].
+    """
+
+    table: EntityTable
+    places: np.ndarray
+    keys: list[RowKey]
+    vectors: np.ndarray
+    state: np.ndarray
+
+    @classmethod
+    def copy(cls, table: EntityTable, places: np.ndarray, vector: Vector) -> Taken:
+        """A row loaded from ahead of a replay stays ahead: it covers its own vector and `vector`."""
+        keys = [key for place in places.tolist() if (key := table.keys[place]) is not None]
+        return cls(table, places, keys, np.maximum(table.covered[places], vector), table.state[places])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The arguments of `Store.write` for one partition. Packing waits until `rows` is asked for."""
+
+    partition: int
+    follows: Meta
+    vector: Vector
+    taken: tuple[Taken, ...]
+
+    @cached_property
+    def rows(self) -> list[tuple[RowKey, bytes]]:
+        """Keys and packed rows."""
+        return [
+            row
+            for taken in self.taken
+            for row in zip(
+                taken.keys,
+                pack(self.follows.incarnation, taken.vectors, taken.state, [key.key for key in taken.keys]),
+                strict=True,
+            )
+        ]

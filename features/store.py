@@ -1,0 +1,126 @@
+"""Where the state of entities outlives a worker: the contract, and the errors that mean actions.
+
+Per partition the store holds packed rows (`features.codec`) and one meta record. The store is never ahead of
+Kafka's committed offsets, and only the owner with the highest epoch writes. A process that dies between two
+chunks of a write leaves the meta behind and some rows ahead of it: each row carries its own vector, by which
+replay skips what it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+Vector = tuple[int, ...]
+"""Next offset of each of the spec's streams, in one partition. No component falls while an owner holds it."""
+
+
+class StoreUnavailable(Exception):
+    """The server did not answer, or not now (down, slow, out of memory): try again later."""
+
+
+class StoreMisconfigured(Exception):
+    """Trying again cannot help (wrong password, no permission, server too old): the message says the mend."""
+
+
+class Refused(Exception):
+    """The partition has a newer owner, or its meta is not the one this call follows: claim it anew."""
+
+    def __init__(self, partition: int, reason: str) -> None:
+        super().__init__(f"partition {partition}: {reason}")
+        self.partition = partition
+
+
+class RowKey(NamedTuple):
+    """An entity's row: the index of its kind in the spec's entities, and its key text."""
+
+    entity: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a partition's rows are worth. Rows of another incarnation read as absent.
+
+    incarnation: who begins one takes its epoch for it, which no other owner has had.
+    epoch: of the owner; the store alone gives it out.
+    state_hash: the spec's, whose layout the rows have.
+    vector: what the rows cover at least.
+    """
+
+    incarnation: int
+    epoch: int
+    state_hash: str
+    vector: Vector
+
+
+Wanted = Mapping[int, Sequence[RowKey]]
+"""Rows to look up, by partition."""
+
+Row = tuple[RowKey, bytes]
+"""A packed row under its key."""
+
+
+class Found(NamedTuple):
+    """A partition's meta, and the rows asked for, in that order; None = absent, or of another incarnation."""
+
+    meta: Meta | None
+    rows: list[bytes | None]
+
+
+class Store(Protocol):
+    """Five verbs. Every one may raise StoreUnavailable or StoreMisconfigured; nothing is retried inside.
+
+    A verb that raised StoreUnavailable may have been carried out all the same: calling it again with what is
+    true by then is safe. Cancelling a verb leaves the store usable. Verbs on different partitions, and `load`
+    and `read` beside a `write`, may run at the same time.
+    """
+
+    async def claim(self, partition: int) -> tuple[int, Meta | None]:
+        """Raises the partition's owner epoch; returns it, and the meta that is there (now with this epoch).
+
+        The new epoch is above every earlier one, also where the server was wiped or set back in between.
+        """
+
+    async def begin(self, partition: int, meta: Meta) -> None:
+        """Writes `meta`, the first of a new incarnation. Refused if `meta.epoch` is no longer the owner's.
+
+        Also Refused where this incarnation has begun already with another vector.
+        """
+
+    async def load(self, wanted: Wanted, metas: Mapping[int, Meta]) -> dict[int, list[bytes | None]]:
+        """Packed rows by partition, in the order wanted, in one round trip; None as in `Found`.
+
+        Refused if a partition's meta has another incarnation or epoch than `metas[partition]`, or a vector
+        behind it.
+        """
+
+    async def read(self, wanted: Wanted) -> dict[int, Found]:
+        """As load, for who owns nothing: each partition's meta as it is. Without one all rows are absent."""
+
+    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
+        """Writes rows in chunks, then moves the meta's vector; returns the new meta.
+
+        One write a partition at a time, by the store object that claimed it.
+        Each chunk checks the meta that it finds against `follows` (incarnation, epoch, vector): Refused where
+        it is another. After StoreUnavailable the next write must hold every row of the failed one, in its
+        newest state.
+        """
+
+    async def close(self) -> None:
+        """Ends what is running and closes connections."""
+
+
+def of_incarnation(values: Sequence[bytes | None], incarnation: int) -> list[bytes | None]:
+    """`values` with None for the packed rows of other incarnations. For implementations of Store."""
+    mine = incarnation.to_bytes(8, "little")  # a packed row begins with it
+    return [value if value is not None and value[:8] == mine else None for value in values]
+
+
+def check_load(partition: int, expected: Meta, found: Meta | None) -> None:
+    """Raises Refused where rows read beside `found` are not what the owner of `expected` may load."""
+    if found is None or (found.incarnation, found.epoch) != (expected.incarnation, expected.epoch):
+        raise Refused(partition, f"the meta is {found}, not {expected}")
+    if any(there < here for there, here in zip(found.vector, expected.vector, strict=True)):
+        raise Refused(partition, f"the vector {found.vector} is behind {expected.vector}")

@@ -1,0 +1,47 @@
+"""Weir's wiring: pipelines over Kafka. What a user's file imports is here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from features.spec import Hashed, Vocabulary
+    from streams.errors import DeclarationError, UsageError, WeirError
+    from streams.event import Event
+    from streams.pipeline import Labels, Pipeline, Retrain
+    from streams.source import Source, compute
+
+__all__ = [
+    "DeclarationError",
+    "Event",
+    "Hashed",
+    "Labels",
+    "Pipeline",
+    "Retrain",
+    "Source",
+    "UsageError",
+    "Vocabulary",
+    "WeirError",
+    "compute",
+]
+
+# Imported on first use: `weir --help` need not wait for numpy.
+_HOMES = {
+    "features.spec": ("Hashed", "Vocabulary"),
+    "streams.errors": ("DeclarationError", "UsageError", "WeirError"),
+    "streams.event": ("Event",),
+    "streams.pipeline": ("Labels", "Pipeline", "Retrain"),
+    "streams.source": ("Source", "compute"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'streams' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,89 @@
+"""`weir worker`, `weir run` and `weir monitor`: the processes that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streams.cli.output import PipelineArgument, progress, start
+
+if TYPE_CHECKING:
+    from streams.pipeline import Pipeline
+    from streams.settings import Settings
+
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when standard input closes.")]
+
+
+def worker(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
+    """Score a pipeline's events until stopped; more workers share its partitions."""
+    settings = start(role="worker")
+    _follow_parent(with_parent)
+    from streams.loading import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    with _embedded(loaded, settings):
+        from streams.worker import run_worker
+
+        run_worker(loaded, settings, started=_say_where)
+
+
+def run(pipeline: PipelineArgument) -> None:
+    """A worker and a monitor on this machine, with the embedded servers that the settings ask for."""
+    settings = start(role="run")
+    from streams.loading import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    with _embedded(loaded, settings):
+        from streams.supervisor import run_all
+
+        code = run_all(pipeline, settings)
+    if code:
+        raise typer.Exit(code)
+
+
+def monitor(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
+    """Join predictions with their labels and archive them for training."""
+    settings = start(role="monitor")
+    _follow_parent(with_parent)
+    from streams.loading import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    from streams.monitor import run_monitor
+
+    run_monitor(loaded, settings)
+
+
+@contextmanager
+def _embedded(pipeline: Pipeline, settings: Settings) -> Iterator[None]:
+    """The embedded servers, where the settings ask for them and no other process of DATA_DIR has them."""
+    from streams.embedded import find_embedded, start_embedded
+
+    if not (settings.embedded_broker or settings.embedded_redis) or find_embedded(settings.data_dir):
+        yield
+        return
+    with start_embedded(settings.data_dir) as pair:
+        if settings.embedded_broker:
+            from streams.release import publish_current
+
+            topics = list(dict.fromkeys(source.topic for source in pipeline.sources))
+            if pipeline.labels and pipeline.labels.topic not in topics:
+                topics.append(pipeline.labels.topic)
+            progress(f"embedded broker on {pair.broker}: produce {', '.join(topics)} there")
+            publish_current(pipeline, settings, pair.broker)
+        yield
+
+
+def _say_where(url: str) -> None:
+    import structlog
+
+    structlog.get_logger(__name__).info("starting", ready=f"{url}/health/ready", metrics=f"{url}/metrics")
+
+
+def _follow_parent(with_parent: bool) -> None:
+    if with_parent:
+        from streams.supervisor import end_with_parent
+
+        end_with_parent()

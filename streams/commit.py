@@ -1,0 +1,166 @@
+"""The boundary between rounds: outputs delivered, offsets committed, and the state behind them copied for the store.
+
+A checkpoint is copied at a boundary, before any later round touches the state, and written after the commit: the store
+is never ahead of Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from features.checkpoint import Checkpoint
+from features.engine import FeatureEngine
+from features.store import Refused, Store, StoreUnavailable
+from monitors.metrics import Metrics
+from streams.delivery import Delivery, Positions
+from streams.lane import Lane, Position
+
+log = structlog.get_logger(__name__)
+
+_SLOW_S = 2.0
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Between two rounds: the positions to commit, and copies of the state behind them."""
+
+    positions: Positions
+    copies: list[Checkpoint]
+
+
+class Committer:
+    """Commits and checkpoints for the lanes of a worker.
+
+    disowned: told of a partition whose checkpoint the store refused.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        engine: FeatureEngine,
+        store: Store,
+        metrics: Metrics,
+        disowned: Callable[[int, str], None],
+    ) -> None:
+        self._delivery, self._engine, self._store = delivery, engine, store
+        self._metrics, self._disowned = metrics, disowned
+        self.sending = asyncio.Lock()
+        """Held by who sends outputs and acknowledges them, or commits them: a commit covers whole rounds."""
+        self._committed: dict[tuple[int, int], Position] = {}
+        self._writing: asyncio.Task[None] | None = None
+        self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
+        self.store_away = ""
+        """Why checkpoints cannot be written, in words; empty if they can."""
+
+    def taken_over(self, partition: int, committed: list[Position]) -> None:
+        """The partition is this worker's, with these positions committed."""
+        for stream, position in enumerate(committed):
+            self._committed[stream, partition] = position
+
+    def forget(self, partition: int) -> None:
+        self._committed = {at: position for at, position in self._committed.items() if at[1] != partition}
+
+    async def boundary(self, lanes: Mapping[int, Lane], *, checkpoint: bool, give_up: Callable[[], bool]) -> bool:
+        """`mark` and `finish` at once, between rounds, with no round computing meanwhile."""
+        async with self.sending:
+            return await self.finish(self.mark(lanes, checkpoint=checkpoint), give_up=give_up)
+
+    def mark(self, lanes: Mapping[int, Lane], *, checkpoint: bool) -> Boundary:
+        """What there is to commit now, between two rounds; with `checkpoint`, a copy of the state behind it.
+
+        Raises what the last checkpoint could not deal with.
+        """
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+        ready = {p: lane for p, lane in lanes.items() if lane.recovered}
+        positions = {
+            (s, p): position
+            for p, lane in ready.items()
+            for s, position in enumerate(lane.positions)
+            if position != self._committed.get((s, p))
+        }
+        copies: list[Checkpoint] = []
+        if checkpoint and (self._writing is None or self._writing.done()):
+            vectors = {p: tuple(x.next_offset for x in lane.positions) for p, lane in ready.items()}
+            copies = self._engine.snapshot(vectors)
+        return Boundary(positions, copies)
+
+    async def finish(self, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:
+        """Delivers what was sent, commits, and begins to write the copies. `sending` is held.
+
+        False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit
+        raises.
+        """
+        committed = False
+        try:
+            committed = await self._commit(boundary.positions, give_up)
+        finally:
+            if not committed:
+                for copy in boundary.copies:
+                    self._engine.write_failed(copy)
+        if committed and boundary.copies:
+            self._writing = asyncio.create_task(self._write(boundary.copies))
+        return committed
+
+    async def written(self) -> None:
+        """Waits until the checkpoint under way has been written, or has failed."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    @property
+    def broker_away(self) -> str:
+        """What Kafka has not taken for longer than a commit may take, in words; empty if nothing."""
+        waited_s = 0.0 if self._pending_since is None else time.monotonic() - self._pending_since
+        return f"Kafka has taken no commit for {waited_s:.0f} s" if waited_s > _SLOW_S else ""
+
+    async def _commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+        if not positions:
+            self._pending_since = None
+            return True
+        began = time.perf_counter()
+        self._pending_since = self._pending_since or time.monotonic()
+        committed = False
+        try:
+            committed = await self._delivery.commit(positions, give_up)
+        finally:
+            self._metrics.inc("weir_commits_total", result="ok" if committed else "failed")
+        if committed:
+            self._pending_since = None
+            self._committed.update(positions)
+            self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="commit")
+        return committed
+
+    async def _write(self, copies: list[Checkpoint]) -> None:
+        began = time.perf_counter()
+        try:
+            for copy in copies:
+                await self._write_one(copy)
+        finally:  # whatever was not settled is dirty again
+            for copy in copies:
+                self._engine.write_failed(copy)
+        self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="checkpoint")
+
+    async def _write_one(self, copy: Checkpoint) -> None:
+        try:
+            meta = await self._store.write(copy.partition, copy.follows, copy.vector, copy.rows)
+        except StoreUnavailable as error:
+            self._engine.write_failed(copy)
+            self.store_away = f"checkpoints cannot be written: {error}"
+            self._metrics.inc("weir_store_errors_total", operation="write")
+            self._metrics.inc("weir_checkpoints_total", result="failed")
+            log.warning("checkpoint failed, its rows are kept for the next", partition=copy.partition, error=str(error))
+        except Refused as error:
+            self._metrics.inc("weir_checkpoints_total", result="refused")
+            if self._engine.write_failed(copy):  # else the partition went, or was taken over anew, meanwhile
+                self._disowned(copy.partition, str(error))
+        else:
+            self._engine.written(copy, meta)
+            self.store_away = ""
+            self._metrics.inc("weir_checkpoints_total", result="written")
+            self._metrics.inc("weir_checkpoint_rows_total", len(copy.rows))
+            self._metrics.inc("weir_checkpoint_bytes_total", sum(len(data) for _, data in copy.rows))

@@ -1,0 +1,321 @@
+"""Typed decode, a batch at a time: records in, columns and dead letters out.
+
+The batch is tried whole; only when that fails is each record tried alone, so that good records cost one comprehension
+and bad ones end in dead letters with their reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.batches import WATERMARK_HEADER, Headers, RecordBatch
+from streams.event import integer_fields
+from streams.source import Source
+
+MAX_KEY_CHARS = 1024
+"""Longer record keys and texts go to dead letters: they would be keys of the store and parts of predictions."""
+
+_MAX_NUMBER = float(np.finfo(np.float32).max)
+_MAX_EXACT = 2**53
+"""float64 holds every integer below it; also the latest event time, in ms."""
+
+_MAX_INT64 = 2**63 - 1
+_AT = re.compile(r"(.*) - at `\$\.(.+?)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot be used: where it stood, its raw bytes, and why.
+
+    code: the reason as one of a few words, for counting; reason: for a person.
+    """
+
+    stream: int
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    stage: str
+    code: str
+    reason: str
+    field: str
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The usable records of a batch as columns, and what else stood between them.
+
+    keys, ids, offsets, times, fields: of the m usable records; `fields` as features.spec.Columns.
+    headers: list [m] or None.
+    dead: records that are not usable; marks: (offset, time) of watermark records; both in offset order.
+    next_offset: the offset after the batch, usable or not.
+    """
+
+    stream: int
+    partition: int
+    keys: list[bytes | None]
+    ids: list[str]
+    offsets: np.ndarray
+    times: np.ndarray
+    fields: dict[str, Any]
+    headers: list[Headers | None] | None
+    next_offset: int
+    polled_ns: int
+    dead: list[DeadLetter] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def cut(self, start: int, stop: int) -> Decoded:
+        """Records [start, stop) alone, without dead letters and marks."""
+        if start == 0 and stop == len(self):
+            return self
+        return Decoded(
+            self.stream,
+            self.partition,
+            self.keys[start:stop],
+            self.ids[start:stop],
+            self.offsets[start:stop],
+            self.times[start:stop],
+            {name: column[start:stop] for name, column in self.fields.items()},
+            None if self.headers is None else self.headers[start:stop],
+            self.next_offset,
+            self.polled_ns,
+        )
+
+    def since(self, offset: int) -> Decoded:
+        """What stands at `offset` or after, dead letters and marks too."""
+        rest = self.cut(int(np.searchsorted(self.offsets, offset)), len(self))
+        dead, marks = [d for d in self.dead if d.offset >= offset], [m for m in self.marks if m[0] >= offset]
+        return replace(rest, dead=dead, marks=marks)
+
+
+class _Bad(Exception):
+    def __init__(self, stage: str, code: str, reason: str = "", field_name: str = "") -> None:
+        super().__init__(reason)
+        self.stage, self.code, self.reason, self.field = stage, code, reason, field_name
+
+
+class Decoder:
+    """Decodes the batches of one source into the fields that the pipeline uses.
+
+    numbers: fields to extract as float64; texts: fields to extract as strings (ids, entities, categories), which are
+    bounded in length since they become part of store keys and predictions.
+    naming: those of the numbers that name entities. Integers among them come as int64; where they may be null, as
+    float64, and what float64 does not hold exactly is a dead letter: two entities must not become one.
+    """
+
+    def __init__(
+        self, source: Source, stream: int, *, numbers: set[str], texts: set[str], naming: Collection[str] = ()
+    ) -> None:
+        self._stream = stream
+        self._source = source
+        self._decode = msgspec.json.Decoder(source.event).decode
+        self._time = attrgetter(source.time)
+        self._id = attrgetter(source.id) if source.id else None
+        whole = integer_fields(source.event) & numbers & set(naming)
+        nullable = {f.name for f in source.stream.fields if f.nullable}
+        exact = whole - nullable
+        self._inexact = whole & nullable
+        self._numbers = [
+            (name, attrgetter(name), np.int64 if name in exact else np.float64) for name in sorted(numbers)
+        ]
+        self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
+
+    def decode(self, batch: RecordBatch) -> Decoded:
+        """Columns of the usable records; the others are in `dead` and `marks`."""
+        marks: list[tuple[int, int]] = []
+        dead: list[DeadLetter] = []
+        whole = batch
+        if None in batch.values:
+            batch = self._without_marks(batch, marks, dead)
+        try:
+            events = list(map(self._decode, batch.values))  # type: ignore[arg-type]
+            decoded = self._columns(batch, events)
+        except Exception:  # whatever it is, it is found again and named record by record
+            decoded = self._columns(*self._one_by_one(batch, dead))
+        decoded.next_offset = whole.next_offset
+        decoded.dead = sorted(dead, key=attrgetter("offset"))
+        decoded.marks = marks
+        return decoded
+
+    def _columns(self, batch: RecordBatch, events: list[Any]) -> Decoded:
+        """Raises _Bad, or a conversion's own error, if any of the events is unusable."""
+        times = np.array(list(map(self._time, events)), dtype=np.int64)
+        if len(times):
+            ahead = times - batch.timestamps > self._source.max_skew_ms
+            if ahead.any() or times.min() < 0 or times.max() > _MAX_EXACT:
+                raise _Bad("time", "out_of_bounds")
+        if self._source.key:
+            if None in batch.keys:
+                raise _Bad("key", "null")
+            if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
+                raise _Bad("key", "too_long")
+        ids = [str(i) for i in map(self._id, events)] if self._id else self._places(batch)
+        if max(map(len, ids), default=0) > MAX_KEY_CHARS:
+            raise _Bad("key", "too_long")
+        fields: dict[str, Any] = {
+            name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
+        }
+        for name, _, dtype in self._numbers:
+            if dtype is np.float64 and (np.abs(fields[name]) > _MAX_NUMBER).any():
+                raise _Bad("decode", "out_of_range")
+        for name in self._inexact:
+            if (np.abs(fields[name]) >= _MAX_EXACT).any():
+                raise _Bad("decode", "out_of_range")
+        for name, get in self._texts:
+            column = list(map(get, events))
+            if max(map(len, filter(None, column)), default=0) > MAX_KEY_CHARS:
+                raise _Bad("key", "too_long")
+            fields[name] = column
+        return Decoded(
+            stream=self._stream,
+            partition=batch.partition,
+            keys=batch.keys,
+            ids=ids,
+            offsets=batch.offsets,
+            times=times,
+            fields=fields,
+            headers=batch.headers,
+            next_offset=0,
+            polled_ns=batch.polled_ns,
+        )
+
+    def _places(self, batch: RecordBatch) -> list[str]:
+        """Where a record stands names it if its events have no id."""
+        prefix = f"{self._source.topic}-{batch.partition}-"
+        return [f"{prefix}{offset}" for offset in batch.offsets.tolist()]
+
+    def _one_by_one(self, batch: RecordBatch, dead: list[DeadLetter]) -> tuple[RecordBatch, list[Any]]:
+        keep: list[int] = []
+        events: list[Any] = []
+        for i in range(len(batch)):
+            try:
+                events.append(self._checked(batch, i))
+                keep.append(i)
+            except _Bad as bad:
+                dead.append(_letter(batch, i, bad))
+        return _select(batch, keep), events
+
+    def _checked(self, batch: RecordBatch, i: int) -> Any:
+        """The event of record i, or _Bad with the reason that a person needs."""
+        value = batch.values[i]
+        if not value:
+            raise _Bad("decode", "empty", "empty value")
+        try:
+            event = self._decode(value)
+        except RecursionError:
+            raise _Bad("decode", "too_deep", "nested too deep") from None
+        except msgspec.ValidationError as error:
+            raise _Bad("decode", "invalid", *_explained(str(error))) from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _Bad("decode", "malformed", str(error)) from None
+        except Exception as error:  # the event type's own __post_init__
+            raise _Bad("decode", "invalid", f"{type(error).__name__}: {error}") from None
+        self._check_time(self._time(event), int(batch.timestamps[i]))
+        key = batch.keys[i]
+        if self._source.key:
+            if key is None:
+                mend = f"null record key; produce with {self._source.key} as the key"
+                raise _Bad("key", "null", mend, self._source.key)
+            _bounded(self._source.key, key)
+        if self._id:
+            _bounded(self._source.id or "", str(self._id(event)))
+        for name, get, dtype in self._numbers:
+            number = get(event)
+            try:
+                np.array([number], dtype=dtype)
+            except OverflowError:
+                raise _Bad("decode", "out_of_range", f"an integer that {dtype.__name__} does not hold", name) from None
+            if dtype is np.float64 and number is not None and abs(number) > _MAX_NUMBER:
+                raise _Bad("decode", "out_of_range", "beyond float32, which is what models and features hold", name)
+            if name in self._inexact and number is not None and abs(number) >= _MAX_EXACT:
+                mend = "names an entity and may be null: from 2**53 on it must be a text"
+                raise _Bad("decode", "out_of_range", mend, name)
+        for name, get in self._texts:
+            _bounded(name, get(event) or "")
+        return event
+
+    def _check_time(self, time_ms: int, timestamp_ms: int) -> None:
+        name = self._source.time
+        if time_ms < 0:
+            reason = f"event time {time_ms} is before 1970; {name} is in ms since the epoch"
+            raise _Bad("time", "negative", reason, name)
+        if time_ms > _MAX_EXACT:
+            raise _Bad("time", "out_of_range", "event time is out of range; it is in ms since the epoch", name)
+        if time_ms - timestamp_ms > self._source.max_skew_ms:
+            ahead = f"{(time_ms - timestamp_ms) / 1000:.0f} s ahead of the record's timestamp"
+            allowed = f"max_skew is {self._source.max_skew_ms / 1000:.0f} s"
+            raise _Bad("time", "ahead", f"event time {time_ms} is {ahead}; {allowed}", name)
+
+    def _without_marks(self, batch: RecordBatch, marks: list[tuple[int, int]], dead: list[DeadLetter]) -> RecordBatch:
+        keep = []
+        for i, value in enumerate(batch.values):
+            if value is not None:
+                keep.append(i)
+            elif (mark := _watermark(batch, i)) is not None:
+                marks.append((int(batch.offsets[i]), mark))
+            else:
+                dead.append(_letter(batch, i, _Bad("decode", "empty", "empty value")))
+        return _select(batch, keep)
+
+
+def _watermark(batch: RecordBatch, i: int) -> int | None:
+    headers = batch.headers[i] if batch.headers else None
+    for name, value in headers or ():
+        if name == WATERMARK_HEADER:
+            try:
+                return min(int(value), _MAX_INT64)
+            except (TypeError, ValueError):
+                return None
+    return None
+
+
+def _bounded(name: str, text: str | bytes) -> None:
+    if len(text) > MAX_KEY_CHARS:
+        raise _Bad("key", "too_long", f"{len(text)} long; at most {MAX_KEY_CHARS}", name)
+
+
+def _explained(message: str) -> tuple[str, str]:
+    """Reason and field of a validation error, which ends in " - at `$.field`", or names the field that is missing."""
+    if at := _AT.fullmatch(message):
+        return at[1], at[2]
+    missing = _MISSING.fullmatch(message)
+    return message, missing[1] if missing else ""
+
+
+def _letter(batch: RecordBatch, i: int, bad: _Bad) -> DeadLetter:
+    return DeadLetter(
+        batch.stream,
+        batch.partition,
+        int(batch.offsets[i]),
+        batch.keys[i],
+        batch.values[i],
+        bad.stage,
+        bad.code,
+        bad.reason,
+        bad.field,
+    )
+
+
+def _select(batch: RecordBatch, keep: list[int]) -> RecordBatch:
+    return RecordBatch(
+        batch.stream,
+        batch.partition,
+        [batch.keys[i] for i in keep],
+        [batch.values[i] for i in keep],
+        batch.offsets[keep],
+        batch.timestamps[keep],
+        None if batch.headers is None else [batch.headers[i] for i in keep],
+        batch.polled_ns,
+        batch.generation,
+    )

@@ -1,0 +1,377 @@
+"""The consumer of a worker: it alone owns group membership, offsets and rebalances, and fills the agent's channel.
+
+One poll, of all partitions, is one item; a few polls at most are open until they are done, so that a backlog stays in
+Kafka. The group subscribes to the scored stream only; the same partitions of the other streams are assigned and
+released beside it, and their offsets are committed in the same group.
+
+The consumer lives in a thread of its own. Rebalance callbacks run in it, and hand over to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from streams.batches import End, Poll, batch_of
+from streams.errors import WeirError
+from streams.kafka import Config
+from streams.lane import Position
+from streams.offsets import metadata_of
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+OPEN_POLLS = 3
+_IDLE_S = 0.1
+_FULL_S = 0.5
+_REQUEST_S = 10.0
+_REVOKE_S = 30.0
+_SEEK_TRIES = 50
+
+
+class Owner(Protocol):
+    """Who keeps the state of the partitions. All run in the event loop."""
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """The partitions are this worker's; it calls `Intake.start` once their state is ready."""
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        """They move elsewhere when this returns: finish, commit, checkpoint, forget."""
+
+    async def lost(self, partitions: Sequence[int]) -> None:
+        """They are somebody else's already: forget, and commit nothing."""
+
+    def failed(self, error: BaseException) -> None:
+        """The intake cannot go on."""
+
+
+class _Command(NamedTuple):
+    """Something to do in the consumer's thread; a question's answer is waited for."""
+
+    call: Callable[[], None]
+    question: bool
+
+
+class Intake:
+    """topics: of the streams, the scored one first. `deliver` puts a poll on the agent's channel, in the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        topics: Sequence[str],
+        owner: Owner,
+        deliver: Callable[[Poll], Any],
+        *,
+        max_records: int,
+        rebalanced: Callable[[str, int], None],
+    ) -> None:
+        self._config = config
+        self._topics = list(topics)
+        self._streams = {topic: s for s, topic in enumerate(topics)}
+        self._owner, self._deliver, self._rebalanced = owner, deliver, rebalanced
+        self._max_records = max_records
+        self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
+        self._deferred: list[Callable[[], None]] = []
+        self._reached: dict[tuple[int, int], int] = {}  # the ends that have been read up to
+        self._open = 0
+        self._full_since = 0.0
+        self._standing_by = False
+        self._halt = threading.Event()
+        self._generations: dict[int, int] = {}  # of the partitions that have been started
+        self._recovering: set[int] = set()
+        self._lost: set[int] = set()  # while the owner is told of it
+        self._paused: set[tuple[int, int]] = set()  # (stream, partition) whose merge buffer is full
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Joins the group."""
+        self._loop = loop
+        self._consumer = Consumer(self._config)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Leaves the group: partitions are revoked in the ordinary way."""
+        self._halt.set()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def start(self, partition: int, offsets: Sequence[int], generation: int) -> None:
+        """Reads the partition from `offsets` (one a stream); its batches carry `generation`."""
+        self._order(lambda: self._start(partition, offsets, generation))
+
+    def recovered(self, partition: int) -> None:
+        """The ends of the partition's streams need not be told any more."""
+        self._order(lambda: self._recovering.discard(partition))
+
+    def hold(self, stream: int, partition: int) -> None:
+        """Stops reading one stream of a partition for a while: it is far ahead of the others."""
+        self._order(lambda: self._hold(stream, partition))
+
+    def go_on(self, stream: int, partition: int) -> None:
+        """Ends `hold`."""
+        self._order(lambda: self._go_on(stream, partition))
+
+    def done(self) -> None:
+        """A poll has been dealt with: there is room for one more."""
+        self._order(self._close_one)
+
+    async def commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
+        """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException."""
+        return await self._in_thread(lambda: self._commit(positions))
+
+    async def offsets_and_group(
+        self, positions: Mapping[tuple[int, int], Position]
+    ) -> tuple[list[TopicPartition], Any]:
+        """What a transaction commits: the offsets, and the membership of now, by which a zombie is fenced."""
+        return self._offsets(positions), await self._in_thread(self._consumer.consumer_group_metadata)
+
+    async def ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], tuple[int, bool]]:
+        """By (stream, partition): the end offset as last heard, and whether all before it has been read.
+
+        A topic that is written in transactions ends in a marker, which no record's offset ever reaches.
+        """
+        return await self._in_thread(lambda: self._ends(partitions))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Runs `call` in the consumer's thread: a consumer that is being polled lets no other thread in."""
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return  # who asked was cancelled
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._commands.put(_Command(run, question=True))
+        return await asyncio.wrap_future(answer)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                self._topics[:1], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._halt.is_set():
+                self._serve(0 if self._has_room else _IDLE_S)
+                if self._has_room:
+                    self._read(_IDLE_S)
+                elif time.monotonic() - self._full_since > _FULL_S:
+                    self._stand_by()
+            self._consumer.close()
+        except BaseException as error:
+            self._loop.call_soon_threadsafe(self._owner.failed, error)
+
+    def _read(self, wait_s: float) -> None:
+        first = self._consumer.poll(wait_s)
+        if first is None:
+            return
+        # What has been fetched by now comes along; waiting for more would only add latency.
+        rest = self._consumer.consume(self._max_records - 1, 0) if self._max_records > 1 else []
+        poll = self._poll([first, *rest], time.monotonic_ns())
+        if poll.batches or poll.ends:
+            self._open += 1
+            self._full_since = time.monotonic()
+            self._loop.call_soon_threadsafe(self._deliver, poll)
+
+    def _stand_by(self) -> None:
+        """The agent is held up (by the store, say): answer the group, and read no further."""
+        self._standing_by = True
+        self._consumer.pause(self._consumer.assignment())
+        while not self._halt.is_set() and not self._has_room:
+            self._serve(0)
+            self._read(_IDLE_S)  # rebalances; a record that was on its way is taken above the bound
+        self._standing_by = False
+        self._consumer.resume(self._readable())
+
+    def _poll(self, messages: list[Message], polled_ns: int) -> Poll:
+        records: dict[tuple[int, int], list[Message]] = defaultdict(list)
+        ends: list[End] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._on_error(message, error, ends)
+                continue
+            at = self._streams[str(message.topic())], int(message.partition() or 0)
+            if at[1] in self._generations:  # a poll may run a rebalance inside, and still return what has gone
+                records[at].append(message)
+        batches = [
+            batch_of(stream, partition, group, polled_ns, self._generations[partition])
+            for (stream, partition), group in records.items()
+        ]
+        return Poll(batches, ends)
+
+    def _on_error(self, message: Message, error: KafkaError, ends: list[End]) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            stream, partition = self._streams[str(message.topic())], int(message.partition() or 0)
+            self._reached[stream, partition] = int(message.offset() or 0)
+            if partition in self._recovering and partition in self._generations:
+                ends.append(End(stream, partition, int(message.offset() or 0), self._generations[partition]))
+        elif error.fatal():  # of the client: it has no topic
+            raise KafkaException(error)
+        else:
+            log.warning("kafka error", topic=message.topic(), partition=message.partition(), error=error.str())
+
+    @property
+    def _has_room(self) -> bool:
+        return self._open < OPEN_POLLS
+
+    def _close_one(self) -> None:
+        self._open -= 1
+
+    def _serve(self, wait_s: float) -> None:
+        """Runs the commands that are there; waits for one if there is none."""
+        deferred, self._deferred = self._deferred, []
+        for call in deferred:
+            call()
+        try:
+            (self._commands.get(timeout=wait_s) if wait_s else self._commands.get_nowait()).call()
+            while True:
+                self._commands.get_nowait().call()
+        except queue.Empty:
+            return
+
+    def _answer(self, wait_s: float) -> None:
+        """Answers a question, inside a poll. Orders wait: none may begin a partition anew while a poll is under way,
+        whose records in hand would be taken for those of the new beginning.
+        """
+        with contextlib.suppress(queue.Empty):
+            command = self._commands.get(timeout=wait_s)
+            if command.question:
+                command.call()
+            else:
+                self._deferred.append(command.call)
+
+    def _order(self, call: Callable[[], None]) -> None:
+        self._commands.put(_Command(call, question=False))
+
+    def _commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
+        # Partitions may have been lost since: a commit of theirs would get this member fenced for good.
+        held = {t.partition for t in self._consumer.assignment()} - self._lost
+        mine = {at: position for at, position in positions.items() if at[1] in held}
+        for result in self._consumer.commit(offsets=self._offsets(mine), asynchronous=False) if mine else ():
+            if result.error is not None:
+                raise KafkaException(result.error)
+        return len(mine) == len(positions)
+
+    def _offsets(self, positions: Mapping[tuple[int, int], Position]) -> list[TopicPartition]:
+        return [
+            TopicPartition(self._topics[stream], partition, position.next_offset, metadata_of(position))
+            for (stream, partition), position in positions.items()
+        ]
+
+    def _ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], tuple[int, bool]]:
+        found = {}
+        for stream, topic in enumerate(self._topics):
+            for partition in partitions:
+                try:
+                    _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                except KafkaException:
+                    continue
+                if high >= 0:
+                    found[stream, partition] = high, self._reached.get((stream, partition)) == high
+        return found
+
+    def _start(self, partition: int, offsets: Sequence[int], generation: int) -> None:
+        owned = {(t.topic, t.partition) for t in self._consumer.assignment()}
+        if (self._topics[0], partition) not in owned:
+            return  # it has gone meanwhile; the owner was told
+        self._generations[partition] = generation
+        self._recovering.add(partition)
+        for topic, offset in zip(self._topics, offsets, strict=True):
+            self._seek(TopicPartition(topic, partition, offset))
+        if not self._standing_by:
+            self._consumer.resume(self._everywhere([partition]))
+
+    def _seek(self, to: TopicPartition) -> None:
+        for tries in range(_SEEK_TRIES):
+            try:
+                self._consumer.seek(to)
+            except KafkaException as error:
+                # The partition is being opened or closed just now.
+                if error.args[0].code() != KafkaError._STATE or tries == _SEEK_TRIES - 1:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def _hold(self, stream: int, partition: int) -> None:
+        if partition in self._generations:
+            self._paused.add((stream, partition))
+            self._consumer.pause([TopicPartition(self._topics[stream], partition)])
+
+    def _go_on(self, stream: int, partition: int) -> None:
+        if (stream, partition) in self._paused:
+            self._paused.discard((stream, partition))
+            if not self._standing_by:
+                self._consumer.resume([TopicPartition(self._topics[stream], partition)])
+
+    def _everywhere(self, partitions: Sequence[int]) -> list[TopicPartition]:
+        return [TopicPartition(topic, p) for p in partitions for topic in self._topics]
+
+    def _readable(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(topic, p)
+            for p in self._generations
+            for s, topic in enumerate(self._topics)
+            if (s, p) not in self._paused
+        ]
+
+    # Rebalances, in the thread too.
+
+    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        partitions = [t.partition for t in assigned]
+        self._rebalanced("assigned", len(partitions))
+        if not partitions:
+            consumer.incremental_assign([])
+            return
+        for topic in self._topics[1:]:
+            # Topics outside the subscription start two seconds late unless their metadata is known by now.
+            with contextlib.suppress(KafkaException):
+                consumer.list_topics(topic, timeout=_REQUEST_S)
+        # Nothing is read until the owner has the state: `start` seeks to where that begins.
+        consumer.incremental_assign([TopicPartition(t.topic, t.partition, 0) for t in self._everywhere(partitions)])
+        consumer.pause(self._everywhere(partitions))
+        self._loop.call_soon_threadsafe(self._owner.assigned, partitions)
+
+    def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        partitions = [t.partition for t in revoked]
+        self._rebalanced("revoked", len(partitions))
+        self._ask_owner(self._owner.revoked, partitions)
+        self._release(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
+        partitions = [t.partition for t in lost]
+        self._rebalanced("lost", len(partitions))
+        self._lost = set(partitions)
+        self._ask_owner(self._owner.lost, partitions)
+        self._release(consumer, partitions)
+        self._lost = set()
+
+    def _ask_owner(self, ask: Callable[[Sequence[int]], Any], partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._generations.pop(partition, None)
+            self._recovering.discard(partition)
+        self._paused = {(s, p) for s, p in self._paused if p not in partitions}
+        answer = asyncio.run_coroutine_threadsafe(ask(partitions), self._loop)
+        until = time.monotonic() + _REVOKE_S
+        while not answer.done() and time.monotonic() < until:
+            self._answer(0.01)  # the owner commits through this thread
+        try:
+            answer.result(0)
+        except TimeoutError:
+            raise WeirError(f"partitions {partitions} could not be given up in {_REVOKE_S:.0f} s") from None
+
+    def _release(self, consumer: Consumer, partitions: Sequence[int]) -> None:
+        consumer.incremental_unassign(self._everywhere(partitions))

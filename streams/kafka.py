@@ -1,0 +1,234 @@
+"""How Weir speaks to Kafka: client configurations, the topics it needs, and what an error means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from streams.errors import UsageError, WeirError
+from streams.logs import librdkafka_logger
+from streams.pipeline import Pipeline
+from streams.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+MAX_OUTPUT_BYTES = 1_000_000
+"""Kafka's default limit of a record: larger dead letters are truncated to fit."""
+
+Config = dict[str, Any]
+_REQUEST_S = 10.0
+_PASSING = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.INVALID_REPLICATION_FACTOR,  # too few brokers are up
+)
+"""Codes of what another try may mend."""
+
+
+class BrokerUnavailable(WeirError):
+    """No broker answered in time."""
+
+
+def client_config(settings: Settings, broker: str, name: str, on_error: Callable[[KafkaError], None]) -> Config:
+    """What consumers and producers share. `broker`: host:port,… (the embedded one's address where it is that)."""
+    return {
+        "bootstrap.servers": broker,
+        "client.id": name,
+        "error_cb": on_error,
+        "logger": librdkafka_logger(),
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": 2000,
+        **settings.kafka_security(),
+    }
+
+
+def consumer_config(settings: Settings, base: Config, group: str, instance: str | None = None) -> Config:
+    """A member of `group` whose offsets and assignment Weir manages itself.
+
+    instance: its name as a static member, which keeps its partitions over a restart; None = a dynamic one.
+    """
+    session_ms = 3000 if settings.embedded_broker else 6000
+    return {
+        **base,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "session.timeout.ms": session_ms,
+        "heartbeat.interval.ms": session_ms // 6,
+        # The embedded broker does not wake a waiting fetch when a record comes.
+        "fetch.wait.max.ms": 10 if settings.embedded_broker else 100,
+        "fetch.queue.backoff.ms": 20,
+        "queued.max.messages.kbytes": 65_536,
+        **({"group.instance.id": instance} if instance else {}),
+    }
+
+
+def transactional_config(base: Config, transactional_id: str, commit_ms: int) -> Config:
+    """A transaction lasts ten seconds at most, or two commits; a record is delivered or given up before that."""
+    longest_ms = max(10_000, 2 * commit_ms + 8_000)
+    return {
+        **producer_config(base),
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": longest_ms,
+        "message.timeout.ms": longest_ms - 2_000,
+        "socket.timeout.ms": 6_000,
+    }
+
+
+def producer_config(base: Config) -> Config:
+    """Idempotent, and never giving a record up: what cannot be delivered holds the offsets back."""
+    return {
+        **base,
+        "enable.idempotence": True,
+        "acks": "all",
+        "message.timeout.ms": 0,
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "batch.num.messages": 10_000,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": 1_048_576,
+        "message.max.bytes": MAX_OUTPUT_BYTES,
+        "delivery.report.only.error": True,
+    }
+
+
+def partition_counts(admin: AdminClient, topics: Sequence[str], *, embedded: bool = False) -> dict[str, int]:
+    """Partitions of each topic, 0 where it does not exist. Raises BrokerUnavailable.
+
+    embedded: of the embedded broker, which makes a topic when it is asked for it, and in no other way.
+    """
+    if embedded:
+        return {topic: _on_embedded(admin, topic) for topic in topics}
+    # To ask for a topic's metadata (list_topics) makes it where the broker creates topics automatically.
+    asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_S)
+    return {topic: _partitions(topic, asked[topic]) for topic in topics}
+
+
+def _on_embedded(admin: AdminClient, topic: str) -> int:
+    try:
+        found = admin.list_topics(topic, timeout=_REQUEST_S).topics[topic]
+    except KafkaException as error:
+        raise BrokerUnavailable(f"no Kafka broker answers: {error.args[0].str()}") from None
+    return len(found.partitions) if found.error is None else 0
+
+
+def _partitions(topic: str, description: Future[Any]) -> int:
+    try:
+        return len(description.result().partitions)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return 0
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise UsageError(
+                f"topic {topic}: not authorised; give this user the right to describe and read it"
+            ) from None
+        if code == KafkaError._TIMED_OUT:  # librdkafka says that it waits for the controller, whatever is away
+            raise BrokerUnavailable(f"no Kafka broker answers in {_REQUEST_S:.0f} s; is WEIR_BROKER right?") from None
+        raise BrokerUnavailable(f"no Kafka broker answers: {error.args[0].str()}") from None
+
+
+def co_partitions(pipeline: Pipeline, counts: Mapping[str, int]) -> int | None:
+    """How many partitions the sources have; None while a topic is missing. Unequal counts are wrong use."""
+    found = {source.topic: counts[source.topic] for source in pipeline.sources}
+    if not all(found.values()):
+        return None
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{topic} has {n}" for topic, n in found.items())
+        raise UsageError(
+            f"pipeline {pipeline.name}: its sources must have equally many partitions, but {listed}; "
+            "repartition them to one count"
+        )
+    return next(iter(found.values()))
+
+
+def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, replication: int) -> None:
+    """Creates the pipeline's own topics that are missing: outputs like the sources, deployments compacted.
+
+    An existing predictions topic must have as many partitions as the sources: a prediction keeps its event's partition.
+    """
+    outputs, deployments = (pipeline.topics.predictions, pipeline.topics.dead_letters), pipeline.topics.deployments
+    alerts = pipeline.topics.alerts
+    counts = partition_counts(admin, (*outputs, deployments, alerts))
+    for topic in outputs:
+        if counts[topic] not in (0, partitions):
+            raise UsageError(
+                f"topic {topic} has {counts[topic]} partitions, the sources have {partitions}; "
+                "delete it or repartition it"
+            )
+    missing = [NewTopic(topic, partitions, replication) for topic in outputs if not counts[topic]]
+    if not counts[deployments]:
+        missing.append(NewTopic(deployments, 1, replication, config={"cleanup.policy": "compact"}))
+    if not counts[alerts]:
+        missing.append(NewTopic(alerts, 1, replication))
+    if not missing:
+        return
+    for topic, future in admin.create_topics(missing, request_timeout=_REQUEST_S).items():
+        try:
+            future.result()
+            log.info("topic created", topic=topic)
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in _PASSING or reason.retriable():
+                raise BrokerUnavailable(f"topic {topic} cannot be created yet: {reason.str()}") from None
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise UsageError(f"topic {topic} cannot be created: {reason.str()}") from None
+
+
+def largest_record(config: Config, topic: str) -> int:
+    """Bytes of the largest record that the topic takes; Kafka's default where the broker does not say."""
+    admin = AdminClient(config)
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        found = admin.describe_configs([asked], request_timeout=_REQUEST_S)[asked].result()
+        return int(found["max.message.bytes"].value)
+    except (KafkaException, KeyError) as error:
+        log.warning("the topic's largest record is not known", topic=topic, error=str(error), taken=MAX_OUTPUT_BYTES)
+        return MAX_OUTPUT_BYTES
+
+
+def prepare_topics(
+    pipeline: Pipeline, settings: Settings, config: Config, *, stopped: Callable[[], bool], say: Callable[[str], None]
+) -> int | None:
+    """Waits until the sources' topics exist, creates Weir's own; returns the partition count, None if stopped.
+
+    What it waits for is said through `say` (for /health/ready) and in the log, once a change.
+    """
+    admin = AdminClient(config)
+    said = ""
+    while not stopped():
+        try:
+            topics = [source.topic for source in pipeline.sources]
+            counts = partition_counts(admin, topics, embedded=settings.embedded_broker)
+            partitions = co_partitions(pipeline, counts)
+            if partitions is not None:
+                if settings.embedded_broker:
+                    own = pipeline.topics
+                    made = (own.predictions, own.dead_letters, own.deployments, own.alerts)
+                    partition_counts(admin, made, embedded=True)
+                else:
+                    create_topics(admin, pipeline, partitions, settings.replication)
+                say("")
+                return partitions
+            missing = ", ".join(topic for topic, count in counts.items() if not count)
+            waiting = f"waiting for topics that do not exist yet: {missing}"
+        except BrokerUnavailable as error:
+            waiting = str(error)
+        if waiting != said:
+            log.warning(waiting)
+            say(waiting)
+            said = waiting
+        time.sleep(0.5)
+    return None

@@ -1,0 +1,135 @@
+"""Where predictions and dead letters go: produced without waiting, delivered before their offsets are committed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from streams.decode import DeadLetter
+from streams.errors import WeirError
+from streams.kafka import MAX_OUTPUT_BYTES, Config
+from streams.pipeline import Pipeline
+from streams.rounds import ScoredRows
+
+_HEADER_ROOM = 4096
+_FULL = 0.5
+
+
+class OutputFailed(WeirError):
+    """Kafka refused a record for good: its offset may not be committed, so the process must end and start again."""
+
+
+class Outputs:
+    """An idempotent producer for one pipeline. `send` and `send_dead` never wait; `flush` does.
+
+    largest_dead_letter: bytes of a record that the dead-letter topic takes.
+    """
+
+    def __init__(self, pipeline: Pipeline, config: Config, largest_dead_letter: int = MAX_OUTPUT_BYTES) -> None:
+        self._predictions = pipeline.topics.predictions
+        self._dead_letters = pipeline.topics.dead_letters
+        self._alerts, self._pipeline = pipeline.topics.alerts, pipeline.name
+        self._topics = [source.topic for source in pipeline.sources]
+        self._failed: list[str] = []
+        self._limit = int(config["queue.buffering.max.messages"] * _FULL)
+        self._room = max(0, min(largest_dead_letter, MAX_OUTPUT_BYTES) - _HEADER_ROOM)
+        self._config = config
+        self._producer = self._new_producer()
+
+    def start(self) -> None:
+        """Readies the producer. Blocks."""
+
+    def has_room(self, records: int) -> bool:
+        """Whether `records` more fit the producer's queue; wait before `send` while it is false."""
+        return len(self._producer) + records <= self._limit
+
+    def send(self, rows: ScoredRows, values: Sequence[bytes], traces: Sequence[bytes | None] | None) -> None:
+        """Predictions in the partitions and with the keys of their events; `traces`: traceparent headers [n]."""
+        self._begin()
+        if traces is None:
+            cuts = np.flatnonzero(np.diff(rows.partitions)) + 1
+            for start, stop in itertools.pairwise([0, *cuts.tolist(), len(rows)]):
+                self._produce_batch(rows.keys[start:stop], values[start:stop], int(rows.partitions[start]))
+        else:
+            for value, key, partition, trace in zip(values, rows.keys, rows.partitions.tolist(), traces, strict=True):
+                headers = [("traceparent", trace)] if trace else None
+                self._produce(self._predictions, value, key, partition, headers)
+        self._producer.poll(0)
+        self._check()
+
+    def send_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Dead letters with their raw bytes and error headers, truncated where Kafka would refuse them."""
+        if letters:
+            self._begin()
+        for letter in letters:
+            headers: list[tuple[str, bytes]] = [
+                ("weir.topic", self._topics[letter.stream].encode()),
+                ("weir.partition", str(letter.partition).encode()),
+                ("weir.offset", str(letter.offset).encode()),
+                ("weir.stage", letter.stage.encode()),
+                ("weir.reason", _cut(letter.reason, 1024)),
+                ("weir.field", _cut(letter.field, 256)),
+            ]
+            key, value = letter.key, letter.value
+            if len(key or b"") + len(value or b"") > self._room:
+                whole = f"key {len(key or b'')} bytes, value {len(value or b'')} bytes"
+                headers.append(("weir.truncated", whole.encode()))
+                key = key and key[: self._room // 2]
+                value = value and value[: self._room - len(key or b"")]
+            self._produce(self._dead_letters, value, key, letter.partition, headers)
+        self._check()
+
+    def send_alert(self, kind: str, **detail: str | None) -> None:
+        """An alert for whoever runs the pipeline; `kind` is one of a few words."""
+        self._begin()
+        value = {"time": time.time_ns() // 1_000_000, "pipeline": self._pipeline, "kind": kind, **detail}
+        self._produce(self._alerts, orjson.dumps(value), kind.encode(), -1, None)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until every record sent so far is delivered; False if `timeout_s` ran out. Blocks."""
+        left = self._producer.flush(timeout_s)
+        self._check()
+        return left == 0
+
+    def _new_producer(self) -> Producer:
+        return Producer({**self._config, "on_delivery": self._on_delivery})
+
+    def _begin(self) -> None:
+        """Whatever must come before the first record after a commit: here nothing."""
+
+    def _produce_batch(self, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int) -> None:
+        # The partition goes with the call: that of a single message is ignored (confluent-kafka 2.16).
+        messages: list[dict[str, Any]] = [{"value": v, "key": k} for v, k in zip(values, keys, strict=True)]
+        try:
+            self._producer.produce_batch(self._predictions, messages, partition=partition)
+        except (KafkaException, BufferError) as error:
+            self._failed.append(str(error))
+        # A message that was not queued carries its error; none is lost silently.
+        self._failed += [str(message["_error"]) for message in messages if "_error" in message]
+
+    def _produce(
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any
+    ) -> None:
+        try:
+            self._producer.produce(topic, value, key, partition, headers=headers)
+        except (KafkaException, BufferError) as error:
+            self._failed.append(str(error))
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed.append(f"{message.topic()}: {error.str()}")
+
+    def _check(self) -> None:
+        if self._failed:
+            raise OutputFailed(f"{len(self._failed)} records could not be delivered: {self._failed[0]}")
+
+
+def _cut(text: str, size: int) -> bytes:
+    """UTF-8 of `text`, at most `size` bytes, cut between characters."""
+    return text.encode()[:size].decode(errors="ignore").encode()

@@ -1,0 +1,111 @@
+"""A model's way into service: checked, registered, and its place published on the deployments topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from models import rollout
+from models.errors import ModelRefused
+from models.registry import Registry
+from models.rollout import Deployment, Version
+from models.runner import Runner
+from streams.errors import UsageError, WeirError
+from streams.kafka import client_config, partition_counts, producer_config
+from streams.pipeline import Pipeline
+from streams.settings import Settings
+
+Place = Literal["champion", "shadow"]
+_PUBLISH_S = 20.0
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The registry of these settings. Its model files lie under DATA_DIR, which the workers must have too."""
+    uri, path = settings.registry, sqlite_path(settings)
+    # MLflow keeps one store per URI: a relative one would stay with the directory it was first used in.
+    return Registry(f"sqlite:///{path.absolute()}" if path else uri, settings.data_dir / "models")
+
+
+def sqlite_path(settings: Settings) -> Path | None:
+    """The file of a registry on SQLite."""
+    path = settings.registry.removeprefix("sqlite:///")
+    return Path(path) if path != settings.registry else None
+
+
+def register(
+    pipeline: Pipeline, registry: Registry, path: Path, lineage: Mapping[str, str | int | float] | None = None
+) -> Version:
+    """Makes the ONNX file at `path` a version of the pipeline's model, if a worker could serve it.
+
+    Raises UsageError where it could not, with the reason; RegistryError.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        Runner(data, pipeline.spec.names, output=pipeline.output, sizes=(1,)).release()
+    except ModelRefused as error:
+        raise UsageError(f"{path}: {error}") from error
+    named = {"pipeline": pipeline.name, **(lineage or {})}
+    return registry.register(pipeline.model, path, pipeline.spec.hash, named, output=pipeline.output)
+
+
+def deploy(pipeline: Pipeline, registry: Registry, version: Version, place: Place = "champion") -> Deployment:
+    """The registry's routing with `version` in `place`; the same one where it has that place already."""
+    current = registry.routing(pipeline.model) or rollout.unscored(pipeline.model)
+    step = rollout.promote if place == "champion" else rollout.add_shadow
+    following = step(current, version)
+    same = (current.champion, current.canary, set(current.shadows))
+    if same == (following.champion, following.canary, set(following.shadows)):
+        return current
+    registry.set_routing(following)
+    return following
+
+
+def publish(pipeline: Pipeline, settings: Settings, broker: str, deployment: Deployment) -> None:
+    """Puts `deployment` on the pipeline's deployments topic, which is made where it is missing.
+
+    broker: host:port,… Returns once the brokers have it. Raises WeirError.
+    """
+    base = client_config(settings, broker, f"weir-{pipeline.name}-deploy", lambda _: None)
+    topic = pipeline.topics.deployments
+    _ensure_topic(AdminClient(base), topic, settings)
+    errors: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            errors.append(error)
+
+    producer = Producer({**producer_config(base), "message.timeout.ms": int(_PUBLISH_S * 1000)})
+    producer.produce(topic, rollout.to_json(deployment), pipeline.model.encode(), on_delivery=delivered)
+    left = producer.flush(2 * _PUBLISH_S)
+    if errors or left:
+        reason = errors[0].str() if errors else "no answer"
+        raise WeirError(f"deployment {deployment.id} is registered, but not published: {reason}; deploy it again")
+
+
+def publish_current(pipeline: Pipeline, settings: Settings, broker: str) -> Deployment | None:
+    """Publishes what the registry says, if anything: an embedded broker starts empty."""
+    path = sqlite_path(settings)
+    if path is not None and not path.exists():
+        return None  # no registry yet; MLflow takes seconds to import
+    deployment = open_registry(settings).routing(pipeline.model)
+    if deployment is not None:
+        publish(pipeline, settings, broker, deployment)
+    return deployment
+
+
+def _ensure_topic(admin: AdminClient, topic: str, settings: Settings) -> None:
+    if partition_counts(admin, [topic], embedded=settings.embedded_broker)[topic] or settings.embedded_broker:
+        return
+    wanted = NewTopic(topic, 1, settings.replication, config={"cleanup.policy": "compact"})
+    try:
+        admin.create_topics([wanted])[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise WeirError(f"topic {topic} cannot be created: {error.args[0].str()}") from error

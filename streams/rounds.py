@@ -1,0 +1,134 @@
+"""A round: what the lanes give, laid out as the engine's columns and as the rows that predictions are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from features.round import Round, Segment, StreamColumns
+from streams.batches import Headers
+from streams.decode import DeadLetter, Decoded
+from streams.lane import Take
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """The n scored records of a round, in the order of the features' rows.
+
+    times, partitions, offsets: int64 [n]; headers: list [n], or None where no record has any.
+    """
+
+    ids: list[str]
+    keys: list[bytes | None]
+    times: np.ndarray
+    partitions: np.ndarray
+    offsets: np.ndarray
+    headers: list[Headers | None] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One round of work: the engine's input, the rows to predict, the dead letters, and what it acknowledges."""
+
+    columns: Round
+    rows: ScoredRows
+    dead: list[DeadLetter]
+    takes: list[Take]
+    records: int
+    polled_ns: int
+
+
+def assemble(takes: Sequence[Take], streams: int) -> Work:
+    """Lays the takes of several partitions side by side; the order across partitions has no meaning."""
+    base = 0
+    parts: list[list[_Part]] = [[] for _ in range(streams)]
+    for take in takes:
+        base = _place(take, base, parts)
+    lead = [part.piece for part in parts[0] if part.scored]
+    return Work(
+        columns=tuple(_columns(s, part, streams) for s, part in enumerate(parts) if part),
+        rows=_rows(lead),
+        dead=[letter for take in takes for letter in take.dead],
+        takes=list(takes),
+        records=base,
+        polled_ns=min((part.piece.polled_ns for part in chain(*parts)), default=0),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    piece: Decoded
+    places: np.ndarray
+    scored: bool
+
+
+def _place(take: Take, base: int, parts: list[list[_Part]]) -> int:
+    """Adds the take's pieces with their places in the round's order; returns where the next take begins."""
+    for stream, pieces in enumerate(take.replayed):
+        for piece in pieces:
+            parts[stream].append(_Part(piece, np.arange(base, base + len(piece)), scored=False))
+            base += len(piece)
+    for stream, pieces in enumerate(take.pieces):
+        start = 0
+        for piece in pieces:
+            places = take.places[stream][start : start + len(piece)]
+            parts[stream].append(_Part(piece, base + places, scored=stream == 0))
+            start += len(piece)
+    return base + sum(map(len, take.places))
+
+
+def _columns(stream: int, parts: list[_Part], streams: int) -> StreamColumns:
+    pieces = [part.piece for part in parts]
+    scored = None
+    if stream == 0 and not all(part.scored for part in parts):
+        scored = np.repeat([part.scored for part in parts], [len(p) for p in pieces])
+    return StreamColumns(
+        stream=stream,
+        segments=_segments(pieces),
+        offsets=_joined([p.offsets for p in pieces]),
+        times=_joined([p.times for p in pieces]),
+        fields={name: _joined([p.fields[name] for p in pieces]) for name in pieces[0].fields},
+        order=None if streams == 1 else np.concatenate([part.places for part in parts]),
+        scored=scored,
+    )
+
+
+def _segments(pieces: Sequence[Decoded]) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    stop = 0
+    for piece in pieces:
+        start, stop = stop, stop + len(piece)
+        if segments and segments[-1].partition == piece.partition:
+            segments[-1] = Segment(piece.partition, segments[-1].start, stop)
+        else:
+            segments.append(Segment(piece.partition, start, stop))
+    return tuple(segments)
+
+
+def _rows(pieces: Sequence[Decoded]) -> ScoredRows:
+    headers = None
+    if any(p.headers for p in pieces):
+        headers = list(chain.from_iterable(p.headers or [None] * len(p) for p in pieces))
+    return ScoredRows(
+        ids=_joined([p.ids for p in pieces]) if pieces else [],
+        keys=_joined([p.keys for p in pieces]) if pieces else [],
+        times=_joined([p.times for p in pieces]) if pieces else np.empty(0, np.int64),
+        partitions=np.repeat([p.partition for p in pieces], [len(p) for p in pieces]),
+        offsets=_joined([p.offsets for p in pieces]) if pieces else np.empty(0, np.int64),
+        headers=headers,
+    )
+
+
+def _joined(columns: Sequence[Any]) -> Any:
+    if len(columns) == 1:
+        return columns[0]
+    if isinstance(columns[0], list):
+        return list(chain.from_iterable(columns))
+    return np.concatenate(columns)

@@ -1,0 +1,338 @@
+"""The scoring agent: a poll in, a round of work, predictions out, acknowledged.
+
+Between the first `produce` of a round and its acknowledgement nothing is awaited, so that a commit covers exactly the
+outputs of acknowledged rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+import structlog
+
+from features.codec import CodecError
+from features.engine import FeatureEngine, Features
+from features.partitioner import partition_of
+from features.spec import Category, Computed, FeatureSpec, Value
+from features.store import Refused, StoreUnavailable
+from models.errors import ModelFailed
+from models.scorer import Scores
+from monitors.metrics import Metrics
+from streams.batches import Poll, RecordBatch
+from streams.breaker import Breaker
+from streams.decode import Decoded, Decoder
+from streams.deployments import Serving
+from streams.intake import Intake
+from streams.lane import Take
+from streams.outputs import Outputs
+from streams.ownership import Ownership
+from streams.pipeline import Pipeline
+from streams.predictions import DEGRADED, PredictionEncoder, json_numbers, json_objects
+from streams.rounds import ScoredRows, Work, assemble
+from streams.source import Source
+from streams.stopwatch import Stopwatch
+from streams.tally import Tally
+from streams.tracing import Tracer
+from streams.transactions import Void
+
+log = structlog.get_logger(__name__)
+
+MAX_BUFFERED = 20_000
+"""Records of one stream and partition that may wait in the merge; reading of that stream pauses above it."""
+
+_BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
+_NULL = b"null"
+_SAMPLE = 100
+
+
+def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
+    """A decoder that extracts the fields of `source` that the features read."""
+    wanted = {a.field for a in spec.aggregates if a.stream == stream}
+    naming = {name for a in spec.aggregates if stream in (0, a.stream) for name in a.entity}
+    wanted |= naming
+    if stream == 0:
+        wanted |= {f.field for f in spec.features if isinstance(f, Value | Category)}
+        if any(isinstance(f, Computed) for f in spec.features):
+            wanted |= {f.name for f in source.stream.fields}
+    fields = [f for f in source.stream.fields if f.name in wanted]
+    return Decoder(
+        source,
+        stream,
+        numbers={f.name for f in fields if f.kind == "number"},
+        texts={f.name for f in fields if f.kind == "string"},
+        naming=naming,
+    )
+
+
+class Scoring:
+    """Works on polls, one at a time.
+
+    gate: held from the first look at the lanes to the acknowledgement; sending: while outputs are sent.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        engine: FeatureEngine,
+        ownership: Ownership,
+        intake: Intake,
+        outputs: Outputs,
+        serving: Serving,
+        gate: asyncio.Lock,
+        sending: asyncio.Lock,
+        metrics: Metrics,
+        tracer: Tracer,
+        partitions: int,
+        *,
+        goes_on_without_store: bool,
+    ) -> None:
+        self._goes_on_without_store = goes_on_without_store
+        self._breaker = Breaker(time.monotonic)
+        self.waiting = ""
+        """What holds scoring up, in words; empty if nothing does."""
+        self._pipeline, self._engine, self._ownership = pipeline, engine, ownership
+        self._intake, self._outputs, self._serving = intake, outputs, serving
+        self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
+        self._topics = [source.topic for source in pipeline.sources]
+        self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
+        self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
+        self._tally = Tally(metrics, self._topics)
+        self._held: set[tuple[int, int]] = set()
+        self._alerts: list[dict[str, str | None]] = []
+        self._partitions = partitions
+        self._seen: set[tuple[int, int]] = set()
+
+    async def work(self, poll: Poll) -> None:
+        """Decodes a poll, then works off all that the lanes give."""
+        decoded = [(batch.generation, self._decode(batch)) for batch in poll.batches]
+        async with self._gate:
+            lanes = self._ownership.lanes
+            for generation, batch in decoded:
+                lane = lanes.get(batch.partition)
+                if lane is not None and lane.generation == generation:
+                    lane.add(batch)
+            for end in poll.ends:
+                lane = lanes.get(end.partition)
+                if lane is not None and lane.generation == end.generation:
+                    lane.reached(end.stream, end.offset)
+        for tries in itertools.count():
+            async with self._gate:
+                try:
+                    if await self._rounds():
+                        break
+                except Void as void:
+                    await self._ownership.start_over(void)
+            await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
+        self._balance()
+
+    def _decode(self, batch: RecordBatch) -> Decoded:
+        began = time.perf_counter()
+        if (batch.stream, batch.partition) not in self._seen:
+            self._check_partitioner(batch)
+        decoded = self._decoders[batch.stream].decode(batch)
+        source = self._topics[batch.stream]
+        self._metrics.inc("weir_events_total", len(batch), source=source)
+        self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="decode")
+        return decoded
+
+    def _check_partitioner(self, batch: RecordBatch) -> None:
+        """Whoever reads features by key must know where the producers put it."""
+        self._seen.add((batch.stream, batch.partition))
+        source = self._pipeline.sources[batch.stream]
+        strays = sum(
+            partition_of(key, self._partitions, source.partitioner) != batch.partition
+            for key in batch.keys[:_SAMPLE]
+            if key is not None
+        )
+        if strays:
+            log.warning(
+                "records are not in the partitions of their keys: reads by key will miss them",
+                source=source.topic,
+                partition=batch.partition,
+                strays=f"{strays} of {min(len(batch), _SAMPLE)}",
+                declared=source.partitioner,
+                mend='declare Source(partitioner="murmur2") for Java producers, "crc32" for librdkafka\'s',
+            )
+
+    async def _rounds(self) -> bool:
+        """Rounds until the lanes are empty; False if the store does not answer. Nothing is lost: lanes keep it."""
+        await self._ownership.take_over_anew()
+        while takes := [take for lane in self._ownership.lanes.values() if (take := lane.take()) is not None]:
+            if not await self._round(takes):
+                return False
+            self._ownership.settle()
+        self._ownership.settle()
+        return True
+
+    async def _round(self, takes: list[Take]) -> bool:
+        work = assemble(takes, len(self._topics))
+        self._serving.switch()
+        if not work.records:
+            async with self._sending:
+                self._outputs.send_dead(work.dead)
+                self._acknowledge(work)
+            return True
+        clock = Stopwatch()
+        if not await self._load(work):
+            return False
+        features = self._engine.process(work.columns)
+        clock.mark("features")
+        scores = await self._score(features, work.rows)
+        clock.mark("inference")
+        while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
+            await asyncio.sleep(0.005)
+        values = self._encode(work.rows, features, scores) if len(work.rows) else []
+        clock.mark("encode")
+        async with self._sending:  # nothing is awaited inside
+            if values:
+                self._outputs.send(work.rows, values, self._traces(work, clock, scores))
+            self._outputs.send_dead(work.dead)
+            while self._alerts:
+                self._outputs.send_alert("model_failed", **self._alerts.pop())
+            self._acknowledge(work)
+        clock.mark("produce")
+        for stage, seconds in clock.seconds():
+            self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
+        self._tally.round(work, features, scores, self._serving.deployment)
+        return True
+
+    def _acknowledge(self, work: Work) -> None:
+        for take in work.takes:
+            self._ownership.lanes[take.partition].drop(take)
+        self._tally.dead(work.dead)
+
+    async def _load(self, work: Work) -> bool:
+        if self._goes_on_without_store and not self._breaker.closed:
+            await self._engine.load(work.columns, without_store=True)
+            return True
+        try:
+            await self._engine.load(work.columns)
+        except StoreUnavailable as error:
+            self._metrics.inc("weir_store_errors_total", operation="load")
+            if self._goes_on_without_store:
+                log.warning("the feature store does not answer, going on from local state", error=str(error))
+                self._breaker.failed()
+                await self._engine.load(work.columns, without_store=True)
+                return True
+            if not self.waiting:
+                log.warning("the feature store does not answer, scoring waits", error=str(error))
+            self.waiting = f"the feature store does not answer: {error}"
+            return False
+        except Refused as error:
+            self._ownership.disowned(error.partition, str(error))
+            return False
+        except CodecError as error:
+            for take in work.takes:
+                self._ownership.disowned(take.partition, str(error), rebuild=True)
+            return False
+        self._breaker.succeeded()
+        if self.waiting:
+            log.info("the feature store answers again")
+            self.waiting = ""
+        return True
+
+    async def _score(self, features: Features, rows: ScoredRows) -> Scores | None:
+        scorer = self._serving.scorer
+        if scorer is None or not scorer.deployment.versions or not len(rows):
+            return None
+        try:
+            scores = await asyncio.to_thread(scorer.score, features.matrix, rows.keys)
+        except ModelFailed as error:
+            self._metrics.inc("weir_scoring_failures_total", version=scorer.deployment.versions[0].version)
+            return await self._score_by_previous(features, rows, str(error))
+        for version, reason in scores.failed.items():
+            self._metrics.inc("weir_scoring_failures_total", version=version)
+            log.error("a shadow failed", version=version, error=reason)
+        return scores
+
+    async def _score_by_previous(self, features: Features, rows: ScoredRows, reason: str) -> Scores | None:
+        """A model that fails is not asked again: the deployment before it scores, or nothing does; never silently."""
+        failed, previous = self._serving.deployment, self._serving.fall_back(reason)
+        serving = None if previous is None else previous.deployment.id
+        log.error("the model failed, the deployment before it serves", error=reason, serving=serving)
+        self._alerts.append({"deployment": failed.id if failed else None, "reason": reason, "serving": serving})
+        return await self._score(features, rows) if previous is not None else None
+
+    def _encode(self, rows: ScoredRows, features: Features, scores: Scores | None) -> list[bytes]:
+        n = len(rows)
+        deployment = self._serving.deployment
+        named = _NULL if deployment is None else orjson.dumps(deployment.id)
+        nothing, shadows = [_NULL] * n, [b"{}"] * n
+        model = version = arm = score = nothing
+        if scores is not None and deployment is not None:
+            shadows = json_objects(scores.shadows, n)
+            if scores.score is not None:
+                model = [orjson.dumps(deployment.model)] * n
+                version = _by_arm([orjson.dumps(version) for _, version in scores.arms], scores.arm)
+                arm = _by_arm([orjson.dumps(arm) for arm, _ in scores.arms], scores.arm)
+                score = json_numbers(scores.score)
+                if scores.invalid:
+                    for row in scores.invalid_rows().tolist():
+                        model[row] = version[row] = arm[row] = score[row] = _NULL
+        return self._encoder.encode(
+            rows,
+            features.logged,
+            model=model,
+            version=version,
+            arm=arm,
+            deployment=named,
+            scores=score,
+            shadows=shadows,
+            marks=self._marks(rows),
+        )
+
+    def _marks(self, rows: ScoredRows) -> list[bytes]:
+        guessed = self._engine.guessed
+        if not guessed:
+            return [b""] * len(rows)
+        marks = [DEGRADED if partition in guessed else b"" for partition in rows.partitions.tolist()]
+        self._metrics.inc("weir_degraded_total", len(marks) - marks.count(b""))
+        return marks
+
+    def _traces(self, work: Work, clock: Stopwatch, scores: Scores | None) -> Sequence[bytes | None] | None:
+        headers = work.rows.headers
+        if headers is None:
+            return None
+        parents = [next((v for k, v in row or () if k == "traceparent"), None) for row in headers]
+        if not any(parents):
+            return None
+        rows = work.rows
+        version = scores.arms[0][1] if scores and scores.arms else ""
+
+        def attributes(i: int) -> dict[str, str | int]:
+            return {
+                "messaging.system": "kafka",
+                "messaging.source.name": self._topics[0],
+                "messaging.kafka.partition": int(rows.partitions[i]),
+                "messaging.kafka.message.offset": int(rows.offsets[i]),
+                "weir.model.version": version,
+            }
+
+        return self._tracer.record(parents, clock.wall_ns(work.polled_ns), clock.stages(), attributes)
+
+    def _balance(self) -> None:
+        """Pauses streams that are far ahead of the others in a merge, and lets them go on."""
+        if len(self._topics) == 1:
+            return
+        totals = [0] * len(self._topics)
+        for partition, lane in self._ownership.lanes.items():
+            for stream, waiting in enumerate(lane.buffered):
+                totals[stream] += waiting
+                at = (stream, partition)
+                if waiting > MAX_BUFFERED and at not in self._held:
+                    self._held.add(at)
+                    self._intake.hold(stream, partition)
+                elif waiting < MAX_BUFFERED // 2 and at in self._held:
+                    self._held.discard(at)
+                    self._intake.go_on(stream, partition)
+        for topic, total in zip(self._topics, totals, strict=True):
+            self._metrics.set("weir_merge_buffered_records", total, source=topic)
+
+
+def _by_arm(texts: list[bytes], codes: np.ndarray) -> list[bytes]:
+    return [texts[0]] * len(codes) if len(texts) == 1 else [texts[code] for code in codes.tolist()]

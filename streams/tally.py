@@ -1,0 +1,67 @@
+"""What a round adds to the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import structlog
+
+from features.engine import Features
+from models.rollout import Deployment
+from models.scorer import Scores
+from monitors.metrics import Metrics
+from streams.decode import DeadLetter
+from streams.rounds import Work
+
+log = structlog.get_logger(__name__)
+
+
+class Tally:
+    """Counts rounds. topics: of the pipeline's sources, in order."""
+
+    def __init__(self, metrics: Metrics, topics: Sequence[str]) -> None:
+        self._metrics, self._topics = metrics, topics
+
+    def round(self, work: Work, features: Features, scores: Scores | None, deployment: Deployment | None) -> None:
+        """A round that has been sent; scores None = unscored."""
+        metrics = self._metrics
+        metrics.observe("weir_round_records", work.records)
+        for take in work.takes:
+            for stream, pieces in enumerate(take.replayed):
+                if pieces:
+                    metrics.inc("weir_replayed_records_total", sum(map(len, pieces)), source=self._topics[stream])
+        for name, late in features.late.items():
+            if late:
+                metrics.inc("weir_late_total", late, window=name)
+        for name, failure in features.failed.items():
+            metrics.inc("weir_compute_failures_total", failure.events, feature=name)
+            log.warning("a computed feature failed, its value is null", feature=name, **failure._asdict())
+        if len(work.rows):
+            metrics.observe("weir_latency_seconds", (time.monotonic_ns() - work.polled_ns) / 1e9, len(work.rows))
+            self._predictions(len(work.rows), scores, deployment)
+
+    def dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Dead letters that have been sent."""
+        counts = Counter((letter.stream, letter.stage, letter.code) for letter in letters)
+        for (stream, stage, code), count in counts.items():
+            self._metrics.inc(
+                "weir_dead_letters_total", count, source=self._topics[stream], stage=stage, reason=code
+            )
+
+    def _predictions(self, n: int, scores: Scores | None, deployment: Deployment | None) -> None:
+        metrics = self._metrics
+        if scores is None or scores.score is None or deployment is None:
+            failed = scores is None and deployment is not None and deployment.versions
+            metrics.inc("weir_unscored_total", n, reason="failed" if failed else "no_model")
+            return
+        scored = np.delete(scores.arm, scores.invalid_rows()) if scores.invalid else scores.arm
+        counts = np.bincount(scored, minlength=len(scores.arms)).tolist()
+        for (arm, version), count in zip(scores.arms, counts, strict=True):
+            if count:
+                metrics.inc("weir_predictions_total", count, model=deployment.model, version=version, arm=arm)
+        if scores.invalid:
+            metrics.inc("weir_nonfinite_scores_total", scores.invalid, version=scores.arms[0][1])
+            metrics.inc("weir_unscored_total", scores.invalid, reason="non_finite")

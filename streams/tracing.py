@@ -1,0 +1,124 @@
+"""Traces: the events' `traceparent` continued into the predictions, with a span per sampled event.
+
+Spans go out by OTLP over HTTP when OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT) is set; without it, and
+for events that are not sampled, the header passes through unchanged. OTEL_* mean what OpenTelemetry says.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from streams.settings import traces_wanted
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+SHUTDOWN_S = 2.0
+_HEADER = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+
+Attributes = Mapping[str, str | int | float | bool]
+Stage = tuple[str, int, int]
+"""Name, start and end, in ns since 1970."""
+
+
+class TraceParent(NamedTuple):
+    trace_id: int
+    span_id: int
+    sampled: bool
+
+
+def parse_traceparent(header: bytes) -> TraceParent | None:
+    """W3C trace context; None where the header is not one."""
+    found = _HEADER.fullmatch(header)
+    if found is None or (header[:2] == b"00" and found[4] is not None):
+        return None
+    trace_id, span_id = int(found[1], 16), int(found[2], 16)
+    if not trace_id or not span_id:
+        return None
+    return TraceParent(trace_id, span_id, bool(int(found[3], 16) & 1))
+
+
+class Tracer:
+    """Records the rounds of one pipeline. Without an exporter it only passes headers through."""
+
+    def __init__(self, pipeline: str, exporter: SpanExporter | None = None) -> None:
+        self._pipeline = pipeline
+        self._provider: TracerProvider | None = None
+        if exporter is None:
+            return
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        named = Resource.create().merge(Resource({"service.name": "weir"}))
+        # shutdown_on_exit would wait without bound for a collector that is gone.
+        self._provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("weir")
+
+    @classmethod
+    def from_environment(cls, pipeline: str) -> Tracer:
+        """A tracer with the OTLP exporter that OTEL_* describe, if they do."""
+        if not traces_wanted():
+            return cls(pipeline)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return cls(pipeline, OTLPSpanExporter())
+
+    @property
+    def exports(self) -> bool:
+        return self._provider is not None
+
+    def record(
+        self,
+        traceparents: Sequence[bytes | None],
+        start_ns: int,
+        stages: Sequence[Stage],
+        attributes: Callable[[int], Attributes],
+    ) -> list[bytes | None]:
+        """The `traceparent` of each prediction of a round.
+
+        A sampled event gets a span `weir.score` from `start_ns` to the end of the last stage, with a child
+        for each stage, and its prediction carries that span; every other header is returned as it came.
+        `attributes` gives the span's by the event's place in the round (topic, partition, offset, model …).
+        """
+        headers = list(traceparents)
+        if self._provider is None:
+            return headers
+        for row, header in enumerate(headers):
+            parent = parse_traceparent(header) if header else None
+            if parent is not None and parent.sampled:
+                headers[row] = self._score_span(parent, start_ns, stages, attributes(row)) or header
+        return headers
+
+    def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
+        """Sends what is left; False if the collector did not take it in `timeout_s`."""
+        if self._provider is None:
+            return True
+        # OpenTelemetry's own shutdown can hang on a collector that does not answer.
+        sending = threading.Thread(target=self._provider.shutdown, name="weir-traces", daemon=True)
+        sending.start()
+        sending.join(timeout_s)
+        return not sending.is_alive()
+
+    def _score_span(
+        self, parent: TraceParent, start_ns: int, stages: Sequence[Stage], attributes: Attributes
+    ) -> bytes | None:
+        from opentelemetry import trace
+
+        remote = trace.SpanContext(parent.trace_id, parent.span_id, True, trace.TraceFlags(trace.TraceFlags.SAMPLED))
+        context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+        named = {"weir.pipeline": self._pipeline, **attributes}
+        span = self._tracer.start_span("weir.score", context, trace.SpanKind.CONSUMER, named, start_time=start_ns)
+        if not span.is_recording():
+            return None
+        inside = trace.set_span_in_context(span)
+        for name, stage_start_ns, stage_end_ns in stages:
+            self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
+        span.end(max([start_ns, *(end for _, _, end in stages)]))
+        own = span.get_span_context()
+        return b"00-%032x-%016x-01" % (own.trace_id, own.span_id)

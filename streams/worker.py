@@ -1,0 +1,325 @@
+"""A worker: the process that scores. Everything is wired here; `serve` reads like its life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import faust
+import structlog
+from confluent_kafka import KafkaError
+from faust.app.base import BootStrategy as FaustBoot
+
+from features.engine import FeatureEngine
+from features.redis_store import RedisStore
+from features.store import StoreMisconfigured
+from monitors.metrics import Metrics
+from streams.batches import Poll
+from streams.commit import Committer
+from streams.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from streams.deployments import DeploymentReader, Serving
+from streams.embedded import find_embedded, start_embedded
+from streams.errors import UsageError, WeirError
+from streams.http import HttpServer
+from streams.instance import Instance
+from streams.intake import OPEN_POLLS, Intake
+from streams.kafka import (
+    MAX_OUTPUT_BYTES,
+    client_config,
+    consumer_config,
+    largest_record,
+    prepare_topics,
+    producer_config,
+    transactional_config,
+)
+from streams.offsets import Offsets
+from streams.outputs import Outputs
+from streams.ownership import Ownership
+from streams.pipeline import Pipeline
+from streams.scoring import Scoring
+from streams.settings import Settings
+from streams.tracing import Tracer
+from streams.transactions import TransactionalOutputs, Void
+from streams.vitals import Vitals
+
+log = structlog.get_logger(__name__)
+
+_VITALS_S = 1.0
+_DAY_MS = 24 * 3_600_000
+
+
+class App(faust.App):
+    """Faust runs the agents; Kafka is the intake's."""
+
+    logger = logging.getLogger("faust.app")  # else its news come under this module's name
+
+    class BootStrategy(FaustBoot):
+        enable_kafka = False
+        enable_web = False
+
+
+class Worker:
+    """One worker of a pipeline. broker, redis_url: real addresses, also of the embedded servers."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
+        self.pipeline, self.settings = pipeline, settings
+        self.metrics = Metrics()
+        self._stop = asyncio.Event()
+        self._error: BaseException | None = None
+        self._instance = Instance.claim(settings.data_dir)
+        base = client_config(settings, broker, f"weir-{pipeline.name}-{os.getpid()}", self._on_broker_error)
+        self._base = base
+        self._store = RedisStore(redis_url, pipeline.name, ttl_ms=pipeline.spec.longest_ms + 30 * _DAY_MS)
+        self._engine = FeatureEngine(pipeline.spec, self._store, capacity=settings.cache_entities)
+        self._gate = asyncio.Lock()
+        self._tracer = Tracer.from_environment(pipeline.name)
+        self._app = App(pipeline.name, broker="kafka://unused", datadir=settings.data_dir / "faust")
+        self._puts: set[asyncio.Future[Any]] = set()
+        self._polls: Any = self._app.channel(maxsize=2 * OPEN_POLLS)
+        self._ownership = Ownership(
+            pipeline,
+            self._engine,
+            self._store,
+            self._gate,
+            self.metrics,
+            can_rebuild=not settings.embedded_broker,
+            failed=self.fail,
+        )
+        self._serving = Serving(
+            pipeline.spec,
+            self.metrics,
+            cache_dir=settings.data_dir / "models",
+            threads=settings.onnx_threads,
+        )
+        self._deployments = DeploymentReader(pipeline, base, self._serving.want)
+        self.vitals = Vitals(pipeline, self._engine, self._ownership, self._serving, self.metrics)
+        host, port = settings.http_address
+        self.http = HttpServer(
+            host,
+            port,
+            live=self.vitals.live,
+            ready=self.vitals.ready,
+            metrics=self.metrics.render,
+            status=self.vitals.status,
+        )
+
+    def stop(self) -> None:
+        """Asks the worker to give its partitions up and end."""
+        self._stop.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the worker with `error`: what cannot be mended here is mended by starting again."""
+        if self._error is None:
+            self._error = error
+            self._ownership.broken = True
+            log.error("worker fails", error=str(error), kind=type(error).__name__, exc_info=error)
+        self._stop.set()
+
+    async def serve(self) -> None:
+        """From the first request to the last commit. Raises what made the worker fail."""
+        loop = asyncio.get_running_loop()
+        await self.http.start()
+        try:
+            partitions = await asyncio.to_thread(
+                prepare_topics,
+                self.pipeline,
+                self.settings,
+                self._base,
+                stopped=self._stop.is_set,
+                say=self.vitals.say,
+            )
+            self._deployments.begin(loop)
+            await self._until(self._deployments.at_end.wait(), "reading deployments")
+            await self._until(self._serving.loaded(), "loading models")
+            self._serving.switch()
+            if not self._serving.versions() and not self._stop.is_set():
+                log.warning("no champion deployed yet: predictions go out unscored", mend="weir models deploy")
+            if partitions is not None and not self._stop.is_set():
+                await self._score(partitions)
+        finally:
+            await self._deployments.stop()
+            await self._store.close()
+            self._tracer.shutdown()
+            self._instance.close()
+            await self.http.stop()
+        if self._error is not None:
+            raise self._error
+
+    async def _score(self, partitions: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.vitals.say("starting the producer")
+        outputs = await asyncio.to_thread(self._open_outputs)
+        group = f"{self.pipeline.name}-worker"
+        static = None if self.settings.embedded_broker else f"{self.pipeline.name}-{self._instance.name}"
+        intake = Intake(
+            consumer_config(self.settings, self._base, group, static),
+            [source.topic for source in self.pipeline.sources],
+            self._ownership,
+            self._deliver,
+            max_records=self.settings.batch_records,
+            rebalanced=lambda event, _: self.metrics.inc("weir_rebalances_total", event=event),
+        )
+        offsets = Offsets(consumer_config(self.settings, self._base, group), [s.topic for s in self.pipeline.sources])
+        delivery: Delivery = AtLeastOnce(outputs, intake)
+        if isinstance(outputs, TransactionalOutputs):
+            delivery = ExactlyOnce(outputs, intake)
+        committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned)
+        self._ownership.connect(intake, offsets, outputs, committer)
+        self._intake, self._committer = intake, committer
+        self._scoring = Scoring(
+            self.pipeline,
+            self._engine,
+            self._ownership,
+            intake,
+            outputs,
+            self._serving,
+            self._gate,
+            committer.sending,
+            self.metrics,
+            self._tracer,
+            partitions,
+            goes_on_without_store=self.settings.on_store_away == "local",
+        )
+        self._app.agent(self._polls)(self._agent)
+        self._app.finalize()
+        await self._app.start()
+        self._app.flow_control.resume()
+        intake.begin(loop)
+        self.vitals.started(self._scoring, self._committer)
+        tasks = [loop.create_task(self._commit_loop()), loop.create_task(self._vitals_loop())]
+        for task in tasks:
+            task.add_done_callback(self._on_task_done)
+        await self._stop.wait()
+        log.info("stopping")
+        await intake.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._app.stop()
+        await offsets.close()
+
+    def _open_outputs(self) -> Outputs:
+        name = self.pipeline.topics.dead_letters
+        largest = MAX_OUTPUT_BYTES if self.settings.embedded_broker else largest_record(self._base, name)
+        if self.settings.guarantee == "at_least_once":
+            outputs = Outputs(self.pipeline, producer_config(self._base), largest)
+        else:
+            name = f"{self.pipeline.name}-{self._instance.name}"
+            config = transactional_config(self._base, name, self.settings.commit_interval)
+            outputs = TransactionalOutputs(self.pipeline, config, largest)
+        outputs.start()
+        return outputs
+
+    async def _agent(self, polls: Any) -> None:
+        async for poll in polls:
+            try:
+                if self._error is None:  # after a failure the state may hold a round that was never acknowledged
+                    await self._scoring.work(poll)
+            except Exception as error:
+                self.fail(error)
+            finally:
+                self._intake.done()
+
+    def _deliver(self, poll: Poll) -> None:
+        # The channel holds more than the intake may have open, so this never waits.
+        self._puts.add(put := asyncio.ensure_future(self._polls.put(poll)))
+        put.add_done_callback(self._puts.discard)
+
+    async def _commit_loop(self) -> None:
+        interval_s = self.settings.commit_interval / 1000
+        every = self.settings.checkpoint_interval // self.settings.commit_interval
+        count = 0
+        while self._error is None:
+            await asyncio.sleep(interval_s)
+            count += 1
+            try:
+                await self._commit(checkpoint=count % every == 0)
+            except Void as void:
+                async with self._gate:
+                    await self._ownership.start_over(void)
+
+    async def _commit(self, *, checkpoint: bool) -> None:
+        async with self._gate:
+            self._serving.switch()  # also while no events come
+            await self._ownership.take_over_anew()
+            boundary = self._committer.mark(self._ownership.lanes, checkpoint=checkpoint)
+            await self._committer.sending.acquire()
+        # The next round may compute from here on; it cannot send before the commit is done.
+        try:
+            await self._committer.finish(
+                boundary, give_up=lambda: bool(self._ownership.leaving) or self._stop.is_set()
+            )
+        finally:
+            self._committer.sending.release()
+
+    async def _vitals_loop(self) -> None:
+        while True:
+            await asyncio.sleep(_VITALS_S)
+            self.vitals.measure(await self._intake.ends(list(self._ownership.lanes)))
+            await self._ownership.check_guesses()
+
+    async def _until(self, what: Any, waiting: str) -> None:
+        """Waits for `what`, or for the stop."""
+        self.vitals.say(waiting)
+        stop, task = asyncio.ensure_future(self._stop.wait()), asyncio.ensure_future(what)
+        await asyncio.wait([stop, task], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
+
+    def _on_broker_error(self, error: KafkaError) -> None:
+        self.metrics.inc("weir_broker_errors_total", code=error.name())
+        self.vitals.broker_error(error)
+        if error.fatal():
+            log.error("kafka client failed for good", error=error.str())
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            log.warning("no Kafka broker can be reached, trying again")
+        else:
+            log.debug("kafka client", error=error.str())  # librdkafka's own lines say it
+
+
+def run_worker(pipeline: Pipeline, settings: Settings, *, started: Callable[[str], None] | None = None) -> None:
+    """Runs one worker until SIGTERM or SIGINT. Raises WeirError when it fails; the supervisor starts it again.
+
+    `started` is told the URL of its HTTP endpoint.
+    """
+    with ExitStack() as stack:
+        broker, redis_url = settings.broker, settings.redis
+        if settings.embedded_broker or settings.embedded_redis:
+            found = find_embedded(settings.data_dir)
+            pair = found or stack.enter_context(start_embedded(settings.data_dir))
+            broker = pair.broker if settings.embedded_broker else broker
+            redis_url = pair.redis_url if settings.embedded_redis else redis_url
+        asyncio.run(_serve(pipeline, settings, broker, redis_url, started))
+
+
+async def _serve(
+    pipeline: Pipeline, settings: Settings, broker: str, redis_url: str, started: Callable[[str], None] | None
+) -> None:
+    try:
+        worker = Worker(pipeline, settings, broker, redis_url)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, worker.stop)
+        task = asyncio.ensure_future(worker.serve())
+        await asyncio.sleep(0)
+        if started is not None:
+            started(worker.http.url)
+        await task
+    except StoreMisconfigured as error:
+        raise UsageError(str(error)) from error
+    except WeirError:
+        raise
+    except Exception as error:
+        raise WeirError(f"the worker failed: {type(error).__name__}: {error}") from error

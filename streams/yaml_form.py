@@ -1,0 +1,246 @@
+"""A pipeline as a YAML file: the same objects as in Python. The schema is in docs/pipelines.md.
+
+Errors say the file and the path in it: "fraud.yaml: features[3].mean.amount: …".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from features.spec import Computed, Hashed
+from streams.errors import DeclarationError, UsageError, WeirError, did_you_mean
+from streams.event import Event, make_event
+from streams.pipeline import Labels, Pipeline, Retrain
+from streams.source import Declared, Source, compute
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+_WINDOWED = ("sum", "mean", "min", "max")
+Resolve = Callable[[str], Callable[..., Any]]
+
+
+def load_yaml(path: Path, resolve: Resolve) -> Pipeline:
+    """The pipeline in `path`; `resolve` finds the function that "module:function" names."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader))
+        raw = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{line}: {getattr(error, 'problem', None) or 'not a YAML file'}") from error
+    try:
+        return _pipeline(raw, resolve)
+    except DeclarationError as error:
+        raise DeclarationError(f"{path}: {error}") from error
+
+
+def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
+    required = ("pipeline", "model", "sources", "score", "features")
+    top = _mapping("", raw, required, ("learn", "labels", "retrain", "output"))
+    sources = {
+        topic: _source(f"sources.{topic}", topic, value)
+        for topic, value in _mapping("sources", top["sources"], None).items()
+    }
+    lead = _one_of("score", top["score"], sources)
+    learn = [_one_of(f"learn[{i}]", topic, sources) for i, topic in enumerate(_list("learn", top.get("learn", [])))]
+    features: list[Declared | Computed | list[Declared]] = [
+        _feature(f"features[{i}]", item, lead, sources, resolve)
+        for i, item in enumerate(_list("features", top["features"]))
+    ]
+    return Pipeline(
+        _text("pipeline", top["pipeline"]),
+        score=lead,
+        features=features,
+        model=_text("model", top["model"]),
+        learn=learn,
+        labels=_labels(top["labels"], sources, resolve) if "labels" in top else None,
+        retrain=Retrain(_text("retrain", top["retrain"])) if "retrain" in top else None,
+        output=_text("output", top["output"]) if "output" in top else None,
+    )
+
+
+def _source(path: str, topic: str, raw: Any) -> Source:
+    found = _mapping(path, raw, ("event", "key", "time"), ("id", "partitioner", "max_skew"))
+    options = {name: _text(f"{path}.{name}", value) for name, value in found.items() if name != "event"}
+    event = _event(f"{path}.event", topic, found["event"])
+    with _at(path):
+        return Source(topic, event, **options)  # type: ignore[arg-type]
+
+
+def _event(path: str, topic: str, raw: Any) -> type[Event]:
+    fields: dict[str, Any] = {}
+    for name, kind in _mapping(path, raw, None).items():
+        text = _text(f"{path}.{name}", kind)
+        plain = text.removesuffix("None").rstrip(" |") if text.endswith("| None") else text
+        found = _TYPES.get(plain)
+        if found is None:
+            raise DeclarationError(
+                f"{path}.{name}: {text!r} is not a type; write int, float, bool or str, with | None where null may come"
+            )
+        if not name.isidentifier():
+            raise DeclarationError(f"{path}: {name!r} is not a field's name; use letters, digits and _")
+        fields[name] = found if plain == text else (found | None, None)
+    return make_event("".join(part for part in topic.title() if part.isalnum()) or "Event", fields)
+
+
+def _feature(
+    path: str, raw: Any, lead: Source, sources: dict[str, Source], resolve: Resolve
+) -> Declared | Computed | list[Declared]:
+    kinds = ("field", "category", "compute", "by")
+    kind = next((kind for kind in kinds if isinstance(raw, dict) and kind in raw), None)
+    if kind == "by":
+        return _aggregates(path, raw, lead, sources)
+    with _at(path):
+        if kind == "field":
+            found = _texts(path, raw, ("field",), ("name",))
+            return lead.field(found["field"], name=found.get("name"))
+        if kind == "compute":
+            found = _texts(path, raw, ("compute", "function"), ("dtype",))
+            function = _resolve(f"{path}.function", found["function"], resolve)
+            return compute(found["compute"], function, found.get("dtype", "float32"))
+        if kind == "category":
+            return _category(path, raw, lead)
+    raise DeclarationError(f"{path}: a feature begins with one of {', '.join(kinds)}")
+
+
+def _category(path: str, raw: Any, lead: Source) -> Declared:
+    found = _mapping(path, raw, ("category",), ("values", "buckets", "name"))
+    if ("values" in found) == ("buckets" in found):
+        raise DeclarationError(f"{path}: a category has either values: [..] or buckets: n")
+    field = _text(f"{path}.category", found["category"])
+    name = _text(f"{path}.name", found["name"]) if "name" in found else None
+    if "buckets" in found:
+        return lead.category(field, Hashed(found["buckets"]), name=name)
+    values = [_text(f"{path}.values[{i}]", v) for i, v in enumerate(_list(f"{path}.values", found["values"]))]
+    return lead.category(field, values, name=name)
+
+
+def _aggregates(path: str, raw: Any, lead: Source, sources: dict[str, Source]) -> list[Declared]:
+    found = _mapping(path, raw, ("by",), ("source", "name", "count", *_WINDOWED, "last", "since_last"))
+    source = _one_of(f"{path}.source", found["source"], sources) if "source" in found else lead
+    name = _text(f"{path}.name", found["name"]) if "name" in found else None
+    with _at(f"{path}.by"):
+        entity = source.by(*_text_list(f"{path}.by", found["by"]), name=name)
+    features: list[Declared] = []
+    for op, value in found.items():
+        here = f"{path}.{op}"
+        if op == "count":
+            with _at(here):
+                features += entity.count(*_text_list(here, value))
+        elif op == "since_last":
+            with _at(here):
+                features.append(entity.since_last(within=_text(here, value)))
+        elif op in (*_WINDOWED, "last"):
+            for field, span in _mapping(here, value, None).items():
+                with _at(f"{here}.{field}"):
+                    if op == "last":
+                        features.append(entity.last(field, within=_text(f"{here}.{field}", span)))
+                    else:
+                        features += getattr(entity, op)(field, *_text_list(f"{here}.{field}", span))
+    if not features:
+        raise DeclarationError(f"{path}: name what to keep: count, {', '.join(_WINDOWED)}, last or since_last")
+    return features
+
+
+def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:
+    found = _mapping("labels", raw, ("topic", "id", "value"), ("event", "within", "time", "key"))
+    texts = {name: _text(f"labels.{name}", value) for name, value in found.items() if name != "event"}
+    topic, value = texts.pop("topic"), texts.pop("value")
+    if "event" in found:
+        event = _event("labels.event", topic, found["event"])
+    elif topic in sources:
+        event = sources[topic].event
+    else:
+        raise DeclarationError(f"labels: {topic} is none of the sources; describe its event: labels.event")
+    truth = _resolve("labels.value", value, resolve) if ":" in value else value
+    return Labels(topic, event, value=truth, **texts)
+
+
+def _resolve(path: str, where: str, resolve: Resolve) -> Callable[..., Any]:
+    try:
+        return resolve(where)
+    except WeirError as error:
+        raise DeclarationError(f"{path}: {error}") from error
+
+
+def _mapping(path: str, raw: Any, required: Collection[str] | None, optional: Collection[str] = ()) -> dict[str, Any]:
+    """`raw` as a mapping with text keys; `required` None = any keys."""
+    where = f"{path}: " if path else ""
+    if not isinstance(raw, dict) or not raw:
+        raise DeclarationError(f"{where}write a mapping (name: value)")
+    for key in raw:
+        if not isinstance(key, str):
+            raise DeclarationError(f"{where}{key!r} is not a text; write it in quotes")
+        if required is not None and key not in required and key not in optional:
+            known = (*required, *optional)
+            raise DeclarationError(
+                f"{where}unknown {key!r}{did_you_mean(key, known) or '; known: ' + ', '.join(known)}"
+            )
+    for key in required or ():
+        if key not in raw:
+            raise DeclarationError(f"{where}{key} is missing")
+    return raw
+
+
+def _texts(path: str, raw: Any, required: Collection[str], optional: Collection[str]) -> dict[str, str]:
+    found = _mapping(path, raw, required, optional)
+    return {key: _text(f"{path}.{key}", value) for key, value in found.items()}
+
+
+def _list(path: str, raw: Any) -> list[Any]:
+    if not isinstance(raw, list):
+        raise DeclarationError(f"{path}: write a list ([a, b])")
+    return raw
+
+
+def _text(path: str, raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise DeclarationError(f"{path}: {raw!r} is not a text; write it in quotes")
+    return raw
+
+
+def _text_list(path: str, raw: Any) -> list[str]:
+    if isinstance(raw, str):
+        return [raw]
+    return [_text(f"{path}[{i}]", item) for i, item in enumerate(_list(path, raw))]
+
+
+def _one_of(path: str, raw: Any, sources: dict[str, Source]) -> Source:
+    topic = _text(path, raw)
+    if topic not in sources:
+        known = did_you_mean(topic, sources) or f"; there is {', '.join(sources)}"
+        raise DeclarationError(f"{path}: {topic!r} is not among the sources{known}")
+    return sources[topic]
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Puts `path` before the message of a DeclarationError that does not have it yet."""
+    try:
+        yield
+    except DeclarationError as error:
+        if str(error).startswith(path):
+            raise
+        raise DeclarationError(f"{path}: {error}") from error
+
+
+def _refuse_duplicates(node: yaml.Node | None) -> None:
+    """A key that is written twice is a slip: YAML itself would keep the last silently."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is written twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+            _refuse_duplicates(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(item)

@@ -1,0 +1,175 @@
+"""What befalls a store because a server is behind it: it dies, stops, fills up, answers late, refuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from features import codec
+from features.redis_store import RedisStore
+from features.store import Refused, RowKey, StoreMisconfigured, StoreUnavailable
+from tests.contracts.conftest import ServerBacking
+from tests.contracts.test_store import KEYS, begun, rows
+
+BIG = [RowKey(0, f"{n:05d}" + "k" * 4000) for n in range(5_000)]
+"""20 MB: some eighty chunks."""
+
+
+async def test_a_write_that_is_cut_leaves_the_meta_behind_and_rows_ahead(shared: ServerBacking) -> None:
+    store, reader = shared.store(), shared.store()
+    meta = await begun(store)
+    meta = await store.write(0, meta, (1, 0), rows(meta, BIG[-1:], 1.0, vector=(1, 0)))
+    cut = asyncio.create_task(store.write(0, meta, (9, 0), rows(meta, BIG, 9.0, vector=(9, 0))))
+    while (await reader.read({0: BIG[:1]}))[0][1] == [None]:
+        pass
+    cut.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cut
+    _, found = await reader.claim(0)
+    assert found is not None
+    assert found.vector == (1, 0)
+    first, last = (await reader.load({0: [BIG[0], BIG[-1]]}, {0: found}))[0]
+    names = [BIG[0].key, BIG[-1].key]
+    unpacked = codec.unpack([first, last], names, incarnation=meta.incarnation, streams=2, width=4)
+    assert unpacked.vectors.tolist() == [[9, 0], [1, 0]]
+
+
+async def test_a_write_whose_answer_was_lost_is_followed_all_the_same(own: ServerBacking) -> None:
+    store = own.store(command_timeout_s=0.2)
+    meta = await begun(store)
+    own.server.pause()
+    with pytest.raises(StoreUnavailable):
+        await store.write(0, meta, (1, 0), rows(meta, KEYS, 1.0))
+    own.server.resume()
+    reader = own.store()
+    while (await reader.read({0: []}))[0][0] == meta:
+        pass  # the server reads what came while it stood still
+    moved = await store.write(0, meta, (2, 0), rows(meta, KEYS, 2.0))
+    assert await store.load({0: KEYS}, {0: moved}) == {0: [value for _, value in rows(meta, KEYS, 2.0)]}
+    with pytest.raises(Refused):
+        await store.write(0, meta, (3, 0), [])
+
+
+async def test_a_chunk_that_arrives_after_a_later_write_has_begun_is_refused(shared: ServerBacking) -> None:
+    store, late = shared.store(), shared.store()
+    meta = await begun(store)
+    for offset in range(1, 4):
+        meta = await store.write(0, meta, (offset, 0), [])
+    with pytest.raises(Refused, match="later write"):
+        await late.write(0, meta, (9, 0), rows(meta, KEYS, 9.0))
+
+
+async def test_a_server_that_stands_still_costs_the_timeout_and_mixes_no_answers(own: ServerBacking) -> None:
+    store = own.store(command_timeout_s=0.2)
+    meta = await begun(store)
+    written = rows(meta, KEYS, 1.0)
+    meta = await store.write(0, meta, (1, 0), written)
+    own.server.pause()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(store.load({0: KEYS[:1]}, {0: meta}), 1.0)
+    own.server.resume()
+    assert await store.load({0: KEYS[2:]}, {0: meta}) == {0: [value for _, value in written[2:]]}
+
+
+async def test_cancelled_loads_hand_their_answers_to_nobody(shared: ServerBacking) -> None:
+    store = shared.store()
+    meta = await begun(store)
+    keys = [RowKey(0, f"user-{n}") for n in range(200)]
+    meta = await store.write(0, meta, (1, 0), rows(meta, keys, 1.0))
+    for n, key in enumerate(keys):
+        load = asyncio.create_task(store.load({0: [keys[n - 1]]}, {0: meta}))
+        for _ in range(n % 12):
+            await asyncio.sleep(0)
+        load.cancel()
+        value = (await store.load({0: [key]}, {0: meta}))[0][0]
+        assert value is not None
+        assert codec.key_of(value) == key.key
+
+
+async def test_a_killed_server_is_unavailable_and_a_restarted_one_begins_anew(own: ServerBacking) -> None:
+    store = own.store()
+    meta = await begun(store)
+    own.server.kill()
+    with pytest.raises(StoreUnavailable, match=rf"127\.0\.0\.1:{own.server.port}"):
+        await store.write(0, meta, (1, 0), rows(meta, KEYS, 1.0))
+    with pytest.raises(StoreUnavailable):
+        await store.read({0: KEYS})
+    own.server.start()
+    with pytest.raises(Refused):
+        await store.write(0, meta, (1, 0), rows(meta, KEYS, 1.0))
+    anew = await begun(store)
+    assert anew.epoch > meta.epoch
+    assert (await store.write(0, anew, (1, 0), rows(anew, KEYS, 1.0))).vector == (1, 0)
+
+
+async def test_a_full_server_is_unavailable_until_it_has_room(own: ServerBacking) -> None:
+    store = own.store()
+    meta = await begun(store)
+    with own.server.admin() as admin:
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            await store.write(0, meta, (1, 0), rows(meta, KEYS, 1.0))
+        admin.config_set("maxmemory", 0)
+    assert (await store.write(0, meta, (1, 0), rows(meta, KEYS, 1.0))).vector == (1, 0)
+
+
+async def test_a_server_that_evicts_rows_is_refused_at_the_first_claim(own: ServerBacking) -> None:
+    with own.server.admin() as admin:
+        admin.config_set("maxmemory", 1 << 30)
+        admin.config_set("maxmemory-policy", "volatile-lru")
+    with pytest.raises(StoreMisconfigured, match="noeviction"):
+        await own.store(ttl_ms=60_000).claim(0)
+    await own.store().claim(0)  # without a TTL nothing is volatile
+    with own.server.admin() as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreMisconfigured, match="allkeys-lru"):
+        await own.store().claim(0)
+
+
+async def test_rows_expire_with_a_ttl_and_stay_without_one(shared: ServerBacking) -> None:
+    expiring, lasting = shared.store(ttl_ms=90_000), shared.store()
+    for partition, store in enumerate([expiring, lasting]):
+        meta = await begun(store, partition)
+        await store.write(partition, meta, (1, 0), rows(meta, KEYS[:1], 1.0))
+    with shared.server.admin() as admin:
+        ttls = [admin.pttl(f"weir:{{{shared.pipeline}:{p}}}:row:0:user-1") for p in (0, 1)]
+        assert 60_000 < ttls[0] <= 90_000
+        assert ttls[1] == -1
+        assert admin.pttl(f"weir:{{{shared.pipeline}:0}}:meta") == -1
+
+
+async def test_a_wrong_password_is_one_line_that_does_not_repeat_it(own: ServerBacking) -> None:
+    with own.server.admin() as admin:
+        admin.config_set("requirepass", "right")
+    for credentials in ("", ":wr0ng@", "nobody:wr0ng@"):
+        store = RedisStore(f"redis://{credentials}127.0.0.1:{own.server.port}", "fraud")
+        with pytest.raises(StoreMisconfigured) as caught:
+            await store.claim(0)
+        assert "\n" not in str(caught.value)
+        assert "wr0ng" not in str(caught.value)
+        await store.close()
+    right = RedisStore(f"redis://:right@127.0.0.1:{own.server.port}", "fraud")
+    await right.claim(0)
+    await right.close()
+
+
+async def test_a_user_without_the_right_to_write_can_read(own: ServerBacking) -> None:
+    meta = await begun(own.store())
+    with own.server.admin() as admin:
+        admin.acl_setuser(
+            "reader", enabled=True, passwords=["+secret"], keys=["weir:*"], categories=["+@read"]
+        )
+    store = RedisStore(f"redis://reader:secret@127.0.0.1:{own.server.port}", own.pipeline)
+    assert await store.read({0: KEYS[:1]}) == {0: (meta, [None])}
+    with pytest.raises(StoreMisconfigured, match="permission"):
+        await store.claim(0)
+    await store.close()
+
+
+async def test_rows_of_a_stranger_are_absent(shared: ServerBacking) -> None:
+    store = shared.store()
+    meta = await begun(store)
+    with shared.server.admin() as admin:
+        admin.set(f"weir:{{{shared.pipeline}:0}}:row:0:user-1", b"odd")
+    assert await store.load({0: KEYS[:1]}, {0: meta}) == {0: [None]}

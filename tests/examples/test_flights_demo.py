@@ -1,0 +1,168 @@
+"""The demo: its numbers, its words, and a short run of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.flights.demo import span
+from examples.flights.pipeline import pipeline
+from examples.flights.tally import Outcome, Tally, feature_matrix
+from monitors.join import Joined, Label
+from monitors.predictions import Prediction, prediction_decoder
+from streams.monitor import feature_kinds
+
+ROOT = Path(__file__).parents[2]
+OUTCOME = Outcome(
+    months=(1, 12),
+    sent=[10, 9, 8],
+    predictions=10,
+    unscored=4,
+    dead_letters=0,
+    labels=8,
+    duplicated=1,
+    duration_s=12.34,
+    replay_s=9.0,
+    training_s=2.0,
+    restarts=1,
+    model={"model": "flights-delay", "version": "1", "rows": 4},
+    latency_s=np.array([0.1, 0.2, 0.3]),
+    times=np.array([1, 2, 3, 4]),
+    label_values=np.array([0.0, 1.0, 0.0, 1.0]),
+    scores=np.array([0.1, 0.9, 0.2, 0.15]),
+    importance=[],
+)
+
+
+def predicted(offset: int, score: float | None, carrier: str | None = "B6") -> Prediction:
+    decode = prediction_decoder(feature_kinds(pipeline))
+    origin = {"topic": "flights.requests", "partition": 0, "offset": offset}
+    features = {"carrier": carrier, "hour": 7}
+    value = {"id": "a", "key": "JFK", "time": offset, "source": origin, "score": score, "features": features}
+    return decode(json.dumps({**dict.fromkeys(("model", "version", "arm", "deployment")), **value}).encode())
+
+
+def test_the_json_has_every_field_that_is_promised() -> None:
+    assert OUTCOME.as_json() == {
+        "events": 27,
+        "predictions": 10,
+        "unscored": 4,
+        "dead_letters": 0,
+        "labels": 8,
+        "lost": 0,
+        "duplicated": 1,
+        "duration_s": 12.3,
+        "events_per_s": 3.0,
+        "latency_ms": {"p50": 200.0, "p99": 298.0},
+        "auc": {"first_model": 0.75, "live": 0.75},
+        "log_loss": {"first_model": 0.5827, "live": 0.5827},
+        "drift_events": 0,
+        "retrain_events": 0,
+        "promotions": [],
+        "rejections": 0,
+    }
+
+
+def test_what_was_never_scored_has_no_quality() -> None:
+    nothing = np.empty(0)
+    empty = replace(OUTCOME, model=None, times=nothing, label_values=nothing, scores=nothing, latency_s=nothing)
+    found = empty.as_json()
+    assert found["auc"] == {"first_model": None, "live": None}
+    assert found["latency_ms"] == {"p50": None, "p99": None}
+    assert json.dumps(found, allow_nan=False)
+    assert "AUC" not in dict(empty.summary())
+
+
+def test_requests_without_a_prediction_are_lost() -> None:
+    assert replace(OUTCOME, predictions=7).lost == 3
+
+
+def test_only_what_is_scored_and_labelled_tells_how_good_the_model_is() -> None:
+    tally = Tally()
+    label = Label("a", 9, 1.0)
+    tally.on_joined(
+        [Joined(predicted(1, 0.7), label), Joined(predicted(2, None), label), Joined(predicted(3, 0.2), None)]
+    )
+    assert (tally.times, tally.labels, tally.scores) == ([1], [1.0], [0.7])
+
+
+def test_latency_is_taken_of_the_requests_that_both_sides_sample() -> None:
+    tally = Tally()
+    before = time.time()
+    tally.on_predictions([predicted(49, 0.5), predicted(50, 0.5), predicted(100, 0.5)])
+    found = tally.latencies({(0, 50): before - 2.0, (0, 150): before})
+    assert found == pytest.approx([2.0], abs=0.5)
+
+
+def test_the_matrix_has_codes_for_categories_and_nan_for_what_is_missing() -> None:
+    matrix = feature_matrix(pipeline, [predicted(0, 0.5), predicted(1, 0.5, None)])
+    names = pipeline.spec.names
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (2, len(names))
+    assert matrix[:, names.index("carrier")].tolist() == [3.0, 16.0]
+    assert matrix[:, names.index("hour")].tolist() == [7.0, 7.0]
+    assert np.isnan(matrix[:, names.index("temp")]).all()
+
+
+def test_months_are_named() -> None:
+    assert span(1, 2) == "January and February"
+    assert span(3, 12) == "March to December"
+    assert span(5, 5) == "May"
+
+
+def demo(tmp_path: Path, *arguments: str) -> list[str]:
+    output = ["--output", str(tmp_path / "out")]
+    return [sys.executable, "-m", "streams.cli", "demo", "--json", *output, *arguments]
+
+
+@pytest.mark.slow
+def test_a_month_runs_through_everything_and_nothing_is_lost(tmp_path: Path) -> None:
+    run = subprocess.run(demo(tmp_path, "--months", "1"), cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["predictions"] == found["unscored"] == 27_004
+    assert (found["lost"], found["duplicated"], found["dead_letters"]) == (0, 0, 0)
+    assert "nothing is scored" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["logs", "report.html"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        demo(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
+    )
+    deadline = time.monotonic() + 60
+    while len(found := children(running.pid)) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(found) >= 4  # broker, Valkey, worker, replay
+    running.send_signal(signal.SIGINT)
+    out, error = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert out == ""
+    assert "Traceback" not in error
+    assert [pid for pid in found if os.path.exists(f"/proc/{pid}")] == []
+
+
+def test_wrong_months_are_wrong_use(tmp_path: Path) -> None:
+    run = subprocess.run(demo(tmp_path, "--months", "9-3"), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert run.stderr.strip() == "--months '9-3': months go from 1 to 12, the first one first"
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True)
+    return [int(word) for word in found.stdout.split()]
+
+
+def _interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,5 @@
+"""The same servers as in tests/integration."""
+
+from tests.integration.conftest import embedded, name, real
+
+__all__ = ["embedded", "name", "real"]

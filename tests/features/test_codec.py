@@ -1,0 +1,94 @@
+"""Packed rows and key texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.codec import CodecError, entity_key, entity_keys, incarnation_of, key_of, pack, unpack
+
+COMPONENTS = st.one_of(st.none(), st.text("ab\\u\x1f", max_size=4), st.integers(-3, 3).map(float))
+
+
+@given(
+    st.lists(st.text(max_size=5), max_size=5),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.data(),
+)
+def test_what_was_packed_unpacks(
+    keys: list[str], incarnation: int, streams: int, width: int, data: st.DataObject
+) -> None:
+    offsets = st.lists(st.integers(0, 2**63 - 1), min_size=streams, max_size=streams)
+    vectors = np.array([data.draw(offsets) for _ in keys], dtype=np.int64).reshape(len(keys), streams)
+    rows = np.random.default_rng(0).normal(size=(len(keys), width))
+    packed = pack(incarnation, vectors, rows, keys)
+    found = unpack([None, *packed], ["gone", *keys], incarnation=incarnation, streams=streams, width=width)
+    assert found.places.tolist() == list(range(1, len(keys) + 1))
+    assert found.vectors.tobytes() == vectors.tobytes()
+    assert found.rows.tobytes() == rows.tobytes()
+    assert [(incarnation_of(value), key_of(value)) for value in packed] == [
+        (incarnation, key) for key in keys
+    ]
+
+
+def one(incarnation: int = 7, key: str = "ann", streams: int = 2, width: int = 3) -> bytes:
+    (packed,) = pack(incarnation, np.zeros((1, streams), dtype=np.int64), np.zeros((1, width)), [key])
+    return packed
+
+
+def test_a_row_of_another_incarnation_is_absent() -> None:
+    found = unpack([one(6), one(7)], ["ann", "ann"], incarnation=7, streams=2, width=3)
+    assert found.places.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"", "0 bytes are too few"),
+        (one()[:20], "not 2 offsets and 3 numbers"),
+        (one(width=4), "not 2 offsets and 3 numbers"),
+        (one(streams=1), "not 2 offsets and 3 numbers"),
+        (one(key="bob"), "row of 'ann': the stored row is of 'bob'"),
+    ],
+)
+def test_a_row_that_is_not_the_one_asked_for_is_an_error(value: bytes, message: str) -> None:
+    with pytest.raises(CodecError, match=message):
+        unpack([value], ["ann"], incarnation=7, streams=2, width=3)
+
+
+def test_bytes_too_few_for_a_row_have_neither_key_nor_incarnation() -> None:
+    for value in (b"", one()[:30]):
+        with pytest.raises(CodecError, match="too few"):
+            key_of(value)
+        with pytest.raises(CodecError, match="too few"):
+            incarnation_of(value)
+
+
+def test_numbers_name_entities_as_integers_where_they_are() -> None:
+    column = np.array([7.0, -0.0, 2.5, np.nan, np.inf, 2.0**70])
+    assert entity_keys([column]) == ["7", "0", "2.5", None, "inf", str(2**70)]
+    assert entity_keys([np.array([2**60 + 1])]) == [str(2**60 + 1)]
+    assert entity_keys([np.array([True, False])]) == ["1", "0"]
+
+
+def test_a_null_component_names_no_entity() -> None:
+    assert entity_keys([["JFK", "JFK", None], np.array([1.0, np.nan, 2.0])]) == ["JFK\x1f1", None, None]
+    assert entity_key(["JFK", 1]) == "JFK\x1f1"
+    assert entity_key([None]) is None
+
+
+@given(st.lists(st.tuples(COMPONENTS, COMPONENTS), min_size=1, max_size=6))
+def test_two_entities_never_share_a_key_and_a_key_does_not_depend_on_its_batch(
+    entities: list[tuple[str | float | None, str | float | None]],
+) -> None:
+    texts = [
+        tuple(None if c is None else c if isinstance(c, str) else str(int(c)) for c in e) for e in entities
+    ]
+    keys = entity_keys([[first for first, _ in texts], [second for _, second in texts]])
+    assert keys == [entity_key(entity) for entity in entities]
+    known = {(key, text) for key, text in zip(keys, texts, strict=True) if key is not None}
+    assert len({key for key, _ in known}) == len({text for _, text in known}) == len(known)

@@ -1,0 +1,246 @@
+"""What a test sends, made beforehand: every record with its place, so that the oracle knows what Kafka will hold."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from confluent_kafka import Producer
+
+from examples.flights import replay
+from examples.flights.data import DAY_MS, Flights
+from examples.payments.generate import Payments
+from features.spec import Computed, FeatureSpec
+from streams.loading import load_pipeline
+from streams.pipeline import Pipeline
+from tests.oracles.features import Event, features_of
+
+PARTITIONS = 4
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+class Record(NamedTuple):
+    """A record to send. stream: index of the pipeline's sources; usable: False where a dead letter must come of it."""
+
+    stream: int
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: Any = None
+    usable: bool = True
+
+
+class Tape:
+    """Records of one pipeline in the order of sending; `path`: the pipeline's file."""
+
+    def __init__(self, path: Path, records: Sequence[Record]) -> None:
+        self.path = path
+        self.records = records
+        self.pipeline: Pipeline = load_pipeline(str(path))
+        self.topics = [source.topic for source in self.pipeline.sources]
+        self.expected = self._expected(self.pipeline.spec)
+
+    def __len__(self) -> int:
+        return len(self.expected)
+
+    def send(
+        self, broker: str, start: int = 0, stop: int | None = None, *, per_s: float | None = None
+    ) -> None:
+        """Sends records[start:stop], at `per_s` records a second if given, and waits for their delivery."""
+        failed: list[str] = []
+
+        def delivered(error: Any, _: Any) -> None:
+            if error is not None:
+                failed.append(str(error))
+
+        producer = Producer(
+            {
+                "bootstrap.servers": broker,
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "message.max.bytes": 20_000_000,
+                "message.timeout.ms": 60_000,
+                "on_delivery": delivered,
+            }
+        )
+        began = time.monotonic()
+        for i, record in enumerate(self.records[start:stop]):
+            if per_s is not None and (due := began + i / per_s) > time.monotonic() + 0.01:
+                producer.poll(due - time.monotonic())
+            stream, partition, key, value, timestamp, headers, _ = record
+            producer.produce(self.topics[stream], value, key, partition, timestamp=timestamp, headers=headers)
+            producer.poll(0)
+        assert producer.flush(60) == 0
+        assert not failed, failed[0]
+
+    def _expected(self, spec: FeatureSpec) -> dict[Place, dict[str, Any]]:
+        """The features of each scored record by brute force, by its place."""
+        by_partition: dict[int, list[tuple[int, Event]]] = defaultdict(list)
+        offsets: Counter[tuple[int, int]] = Counter()
+        turns: dict[tuple[int, int], int] = {}
+        for record in self.records:
+            at = (record.stream, record.partition)
+            offset = offsets[at]
+            offsets[at] += 1
+            if record.value is None or not record.usable:
+                continue
+            fields = json.loads(record.value)
+            event = Event(record.stream, fields[self._time(record.stream)], offset, record.partition, fields)
+            turns[at] = max(turns.get(at, 0), event.time)
+            by_partition[record.partition].append((turns[at], event))
+        expected = {}
+        for events in by_partition.values():
+            if len(spec.streams) > 1:
+                events.sort(key=lambda e: (e[0], e[1].stream, e[1].offset))
+            merged = [event for _, event in events]
+            scored = [e for e in merged if e.stream == 0]
+            for event, features in zip(scored, features_of(spec, merged), strict=True):
+                for computed in (f for f in spec.features if isinstance(f, Computed)):
+                    columns = {name: np.array([value]) for name, value in event.fields.items()}
+                    features[computed.name] = float(np.asarray(computed.function(columns))[0])
+                expected[event.partition, event.offset] = features
+        return expected
+
+    def _time(self, stream: int) -> str:
+        return self.pipeline.sources[stream].time
+
+
+class _Recorder:
+    """Stands where the replay's producer does, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def produce(
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int, *, timestamp: int, headers: Any
+    ) -> None:
+        self.records.append(Record(replay.TOPICS.index(topic), partition, key, value, timestamp, headers))
+
+    def poll(self, _: float) -> int:
+        return 0
+
+    def flush(self, _: float) -> int:
+        return 0
+
+
+def flights(folder: Path, name: str, days: float) -> Tape:
+    """The first `days` of 2013 as the example's replay sends them, for the example's pipeline under another name."""
+    path = _renamed("flights", folder, name)
+    all_events = Flights(1, 1).events()
+    first = next(all_events)
+    recorder = _Recorder()
+    target = replay.Replay(recorder, PARTITIONS, dict.fromkeys(range(PARTITIONS), 0))  # type: ignore[arg-type]
+    wanted = takewhile(lambda e: e.time < first.time + days * DAY_MS, all_events)
+    replay.run([first, *wanted], target, speed=None, pauses=(), report=lambda _: None, go_on=lambda: True)
+    return Tape(path, recorder.records)
+
+
+def payments(folder: Path, name: str, n: int, *, users: int = 300, headers: Callable[[int], Any] | None = None) -> Tape:
+    """The first `n` synthetic payments, for the example's pipeline under another name; about ten a minute a user."""
+    path = _renamed("payments", folder, name)
+    made = Payments(users=users, rate=2.0).records(n)
+    records = [
+        Record(0, partition_of(r.key), r.key, r.value, r.time_ms, headers(i) if headers else None)
+        for i, r in enumerate(made)
+    ]
+    return Tape(path, records)
+
+
+SHOP = '''
+from streams import Event, Pipeline, Source
+
+
+class Order(Event):
+    order: str
+    user: str
+    amount: float
+    ts: int
+
+
+class Visit(Event):
+    user: str
+    seconds: float | None
+    ts: int
+
+
+orders = Source("{name}.orders", Order, key="user", id="order", time="ts", max_skew="5m")
+visits = Source("{name}.visits", Visit, key="user", time="ts", max_skew="5m")
+buyer, visitor = orders.by("user"), visits.by("user")
+pipeline = Pipeline(
+    "{name}",
+    score=orders,
+    learn=[visits],
+    features=[
+        orders.field("amount"),
+        buyer.count("10m"),
+        buyer.sum("amount", "10m", "30m"),
+        visitor.mean("seconds", "10m"),
+        visitor.max("seconds", "30m"),
+        visitor.last("seconds", within="30m"),
+        visitor.since_last(within="30m"),
+    ],
+    model="{name}",
+)
+'''
+
+LATE_MS = 300_000
+
+
+def shop(folder: Path, name: str, n: int, *, users: int = 60) -> Tape:
+    """`n` orders and twice as many visits over a few hours, windows of at most 30 min, watermarks among them.
+
+    Some events come late, by up to their max_skew, so that the merge and the windows have something to decide.
+    """
+    path = folder / f"{name}.py"
+    path.write_text(SHOP.replace("{name}", name))
+    draw = random.Random(name)
+    now = 1_700_000_000_000
+    records = _marks(now - 3_600_000, now)
+    for i in range(3 * n):
+        now += draw.randrange(0, 4000)
+        user = f"u{draw.randrange(users)}"
+        late = draw.randrange(LATE_MS) if draw.random() < 0.02 else 0
+        seconds = None if draw.random() < 0.1 else round(draw.expovariate(0.01), 3)
+        order = {"order": f"o{i}", "user": user, "amount": round(draw.lognormvariate(3, 1), 2), "ts": now - late}
+        value = order if i % 3 == 0 else {"user": user, "seconds": seconds, "ts": now - late}
+        stream = 0 if i % 3 == 0 else 1
+        records.append(Record(stream, partition_of(user.encode()), user.encode(), json.dumps(value).encode(), now))
+        if i % 50 == 49:
+            records += _marks(now - LATE_MS, now)
+    return Tape(path, [*records, *_marks(replay.CLOSED, now)])
+
+
+def partition_of(key: bytes) -> int:
+    return zlib.crc32(key) % PARTITIONS
+
+
+def _marks(time_ms: int, timestamp: int) -> list[Record]:
+    headers = [(replay.WATERMARK, str(time_ms).encode())]
+    return [Record(s, p, None, None, timestamp, headers) for p in range(PARTITIONS) for s in (0, 1)]
+
+
+def _renamed(example: str, folder: Path, name: str) -> Path:
+    """The example's pipeline file with other topics and another consumer group, so that runs do not meet."""
+    text = (EXAMPLES / example / "pipeline.py").read_text()
+    text = text.replace(f'"{example}.', f'"{name}.').replace(f'"{example}",', f'"{name}",')
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    return path
+
+
+def watermarked(records: Iterable[Record]) -> int:
+    """How many of the records are watermarks."""
+    return sum(r.value is None for r in records)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models import rollout
+from models.errors import RegistryError
+from models.files import fetch, sha256_of
+from models.registry import KEPT_DEPLOYMENTS, Registry
+from models.rollout import Version
+from tests.models.graphs import constant_score
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+SPEC = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def registry(folder: Path) -> Registry:
+    """One SQLite file for all tests here (it takes seconds to make); each test has a model of its own."""
+    return Registry(f"sqlite:///{folder}/data/registry.db", folder / "artifacts")
+
+
+@pytest.fixture
+def register(registry: Registry, tmp_path: Path):
+    def make(model: str, score: float, lineage=None, **options) -> Version:
+        path = tmp_path / "trained.onnx"
+        path.write_bytes(constant_score(score))
+        version = registry.register(model, path, SPEC, lineage, **options)
+        path.unlink()
+        return version
+
+    return make
+
+
+def test_a_registered_version_can_be_fetched_and_tells_its_lineage(
+    registry, register, tmp_path: Path
+) -> None:
+    version = register("a", 0.5, {"seed": 7, "auc": 0.734, "archive": "2013-01..2013-02"}, output="y")
+    assert (version.version, version.spec_hash, version.output) == ("1", SPEC, "y")
+    assert version.sha256 == sha256_of(constant_score(0.5))
+    assert fetch(version.uri, version.sha256, tmp_path / "cache") == constant_score(0.5)
+    (known,) = registry.versions("a")
+    assert known.version == version
+    assert known.lineage == {"seed": "7", "auc": "0.734", "archive": "2013-01..2013-02"}
+    assert known.created_ms > 0
+
+
+def test_another_file_is_the_next_version_and_the_same_file_the_same(registry, register) -> None:
+    first, second, again = register("b", 0.1), register("b", 0.2), register("b", 0.1)
+    assert (first.version, second.version) == ("1", "2")
+    assert again == first
+    assert [r.version.version for r in registry.versions("b")] == ["2", "1"]
+    assert registry.version("b", "2") == second
+
+
+def test_a_model_that_is_not_known_has_no_versions_and_no_routing(registry) -> None:
+    assert registry.versions("nobody") == []
+    assert registry.routing("nobody") is None
+    with pytest.raises(RegistryError, match="nobody has no version 3"):
+        registry.version("nobody", "3")
+
+
+def test_the_routing_and_the_aliases_follow_the_deployments(registry, register) -> None:
+    one, two, three = register("c", 0.1), register("c", 0.2), register("c", 0.3)
+    deployment = rollout.promote(rollout.unscored("c"), one)
+    deployment = rollout.add_canary(rollout.add_shadow(deployment, two), three, 0.1)
+    registry.set_routing(deployment)
+    assert registry.routing("c") == deployment
+    assert [r.aliases for r in registry.versions("c")] == [("canary",), ("shadow",), ("champion",)]
+
+    promoted = rollout.promote(deployment, three)
+    registry.set_routing(promoted)
+    assert registry.routing("c") == promoted
+    assert [r.aliases for r in registry.versions("c")] == [("champion",), ("shadow",), ()]
+
+
+def test_rollback_goes_one_deployment_further_back_each_time(registry, register) -> None:
+    versions = [register("d", score) for score in (0.1, 0.2, 0.3)]
+    deployment = rollout.unscored("d")
+    for version in versions:
+        deployment = rollout.promote(deployment, version)
+        registry.set_routing(deployment)
+    back = registry.rollback("d")
+    assert back.champion == versions[1]
+    assert registry.routing("d") == back
+    assert registry.rollback("d").champion == versions[0]
+    with pytest.raises(RegistryError, match="d has no deployment before the current one"):
+        registry.rollback("d")
+
+
+def test_setting_the_current_deployment_again_changes_nothing(registry, register) -> None:
+    first = rollout.promote(rollout.unscored("e"), register("e", 0.1))
+    second = rollout.promote(first, register("e", 0.2))
+    for deployment in (first, second, second):
+        registry.set_routing(deployment)
+    assert registry.rollback("e").champion == first.champion
+
+
+def test_old_deployments_are_dropped(registry, register) -> None:
+    versions = [register("f", 0.1), register("f", 0.2)]
+    deployment = rollout.unscored("f")
+    for i in range(KEPT_DEPLOYMENTS + 3):
+        deployment = rollout.promote(deployment, versions[i % 2])
+        registry.set_routing(deployment)
+    with registry._mlflow() as client:
+        tags = client.get_registered_model("f").tags
+    assert len([tag for tag in tags if tag.startswith("weir.deployment.")]) == KEPT_DEPLOYMENTS
+
+
+def test_another_process_sees_what_was_registered_and_prints_nothing(
+    registry, register, folder: Path
+) -> None:
+    register("g", 0.5)
+    code = (
+        "from pathlib import Path; from models.registry import Registry; "
+        f"r = Registry('sqlite:///{folder}/data/registry.db', Path({str(folder / 'artifacts')!r})); "
+        "print([v.version.version for v in r.versions('g')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("['1']\n", "")
+
+
+def test_a_new_registry_prints_nothing(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from models.registry import Registry; "
+        "print(Registry('sqlite:///new/registry.db', Path('new/artifacts')).routing('h'))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")
+    assert [p.name for p in tmp_path.iterdir()] == ["new"], "nothing beside what was asked for"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "a'b", "a:b", "ü"])
+def test_a_name_that_would_break_a_path_or_a_query_is_refused(registry, name: str) -> None:
+    with pytest.raises(RegistryError, match="use letters, digits"):
+        registry.versions(name)
+
+
+def test_a_file_that_is_not_there_is_an_error_on_one_line(registry, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="cannot be read: No such file"):
+        registry.register("i", tmp_path / "no.onnx", SPEC)
+
+
+def test_a_server_that_does_not_answer_is_an_error_on_one_line(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError, match=r"registry http://127.0.0.1:9: ") as error:
+        Registry("http://127.0.0.1:9", tmp_path).routing("j")
+    assert "\n" not in str(error.value)
+
+
+def test_a_database_that_cannot_be_opened_is_an_error_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_bytes(b"no database at all, but long enough to be taken for one" * 100)
+    with pytest.raises(RegistryError) as error:
+        Registry(f"sqlite:///{tmp_path}/registry.db", tmp_path).routing("k")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,42 @@
+"""Batches of messages as a consumer gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from streams.batches import batch_of
+from streams.embedded import start_embedded
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> list[Message]:
+    """Three records of partition 2, the second with headers."""
+    data: Path = tmp_path_factory.mktemp("batches")
+    with start_embedded(data) as embedded:
+        producer = Producer({"bootstrap.servers": embedded.broker})
+        producer.produce("t", b"a", b"k", 2, timestamp=11)
+        producer.produce("t", None, b"\xff", 2, timestamp=12, headers=[("h", b"1"), ("h", None)])
+        producer.produce("t", b"", None, 2, timestamp=13)
+        assert producer.flush(10) == 0
+        consumer = Consumer({"bootstrap.servers": embedded.broker, "group.id": "g", "auto.offset.reset": "earliest"})
+        consumer.assign([TopicPartition("t", 2, 0)])
+        found = consumer.consume(3, 10)
+        consumer.close()
+    return found
+
+
+def test_a_batch_holds_what_the_messages_hold(messages: list[Message]) -> None:
+    batch = batch_of(1, 2, messages, polled_ns=5, generation=3)
+    assert (batch.stream, batch.partition, batch.polled_ns, batch.generation) == (1, 2, 5, 3)
+    assert (batch.keys, batch.values) == ([b"k", b"\xff", None], [b"a", None, b""])
+    assert (batch.offsets.tolist(), batch.timestamps.tolist()) == ([0, 1, 2], [11, 12, 13])
+    assert batch.headers == [None, [("h", b"1"), ("h", None)], None]
+    assert (len(batch), batch.next_offset) == (3, 3)
+
+
+def test_records_without_headers_have_no_list_of_them(messages: list[Message]) -> None:
+    assert batch_of(0, 2, [messages[0], messages[2]], polled_ns=5, generation=1).headers is None
+    assert batch_of(0, 2, messages[:1], polled_ns=5, generation=1).next_offset == 1

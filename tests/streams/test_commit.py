@@ -1,0 +1,174 @@
+"""The boundary: what is committed and checkpointed, in which order, and what is kept when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from features.engine import FeatureEngine
+from features.memory_store import MemoryStore
+from features.store import Meta, RowKey
+from monitors.metrics import Metrics
+from streams import Event, Pipeline, Source
+from streams.commit import Committer
+from streams.delivery import Positions
+from streams.lane import Lane, Position
+from streams.rounds import assemble
+from streams.scoring import decoder_of
+from tests.streams.records import NOW, Record, batch
+
+
+class Payment(Event):
+    user: str
+    ts: int
+
+
+PAYMENTS = Source("payments", Payment, key="user", time="ts")
+PIPELINE = Pipeline("p", score=PAYMENTS, features=[PAYMENTS.by("user").count("1h")], model="m")
+STATE = PIPELINE.spec.state_hash
+
+
+class Deliveries:
+    """A guarantee without Kafka: what was committed, and an answer for each commit to come."""
+
+    def __init__(self) -> None:
+        self.committed: list[dict[tuple[int, int], Position]] = []
+        self.answers: list[bool | Exception] = []
+
+    async def commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, Exception):
+            raise answer
+        if answer:
+            self.committed.append(dict(positions))
+        return answer
+
+
+class Bench:
+    """One owned partition with its lane, engine and store."""
+
+    def __init__(self) -> None:
+        self.store, self.metrics, self.delivery = MemoryStore(), Metrics(), Deliveries()
+        self.engine = FeatureEngine(PIPELINE.spec, self.store)
+        self.disowned: list[int] = []
+        self.committer = Committer(
+            self.delivery, self.engine, self.store, self.metrics, lambda partition, _: self.disowned.append(partition)
+        )
+        self.lane = Lane(0, [0], [Position(0)], 1)
+        self.offset = 0
+
+    async def own(self) -> None:
+        epoch, _ = await self.store.claim(0)
+        meta = Meta(epoch, epoch, STATE, (0,))
+        await self.store.begin(0, meta)
+        self.engine.own(0, meta, empty=True)
+        self.committer.taken_over(0, [Position(0)])
+
+    async def round(self, *users: str) -> None:
+        records = [Record({"user": user, "ts": NOW}) for user in users]
+        self.lane.add(decoder_of(PAYMENTS, 0, PIPELINE.spec).decode(batch(records, first=self.offset)))
+        self.offset += len(users)
+        take = self.lane.take()
+        assert take is not None
+        work = assemble([take], 1)
+        await self.engine.load(work.columns)
+        self.engine.process(work.columns)
+        self.lane.drop(take)
+
+    async def boundary(self, *, checkpoint: bool = True) -> bool:
+        done = await self.committer.boundary({0: self.lane}, checkpoint=checkpoint, give_up=lambda: False)
+        await self.committer.written()
+        return done
+
+    async def stored(self, *users: str) -> tuple[tuple[int, ...] | None, list[bool]]:
+        """The vector that the store has, and which users' rows."""
+        found = (await self.store.read({0: [RowKey(0, user) for user in users]}))[0]
+        return (None if found.meta is None else found.meta.vector), [row is not None for row in found.rows]
+
+
+@pytest.fixture
+async def bench() -> Bench:
+    made = Bench()
+    await made.own()
+    return made
+
+
+async def test_a_boundary_commits_positions_and_writes_the_rows_behind_them(bench: Bench) -> None:
+    await bench.round("a", "b")
+    assert await bench.boundary()
+    assert bench.delivery.committed == [{(0, 0): Position(2, time=NOW)}]
+    assert await bench.stored("a", "b", "c") == ((2,), [True, True, False])
+
+
+async def test_a_boundary_where_nothing_happened_commits_nothing(bench: Bench) -> None:
+    assert await bench.boundary()
+    await bench.round("a")
+    assert await bench.boundary()
+    assert await bench.boundary()
+    assert len(bench.delivery.committed) == 1
+
+
+async def test_between_checkpoints_only_offsets_are_committed(bench: Bench) -> None:
+    await bench.round("a")
+    assert await bench.boundary(checkpoint=False)
+    assert await bench.stored("a") == ((0,), [False])
+    assert await bench.boundary()
+    assert await bench.stored("a") == ((1,), [True])
+
+
+async def test_the_store_is_never_ahead_of_a_commit_that_failed(bench: Bench) -> None:
+    await bench.round("a")
+    bench.delivery.answers = [False]
+    assert not await bench.boundary()
+    assert await bench.stored("a") == ((0,), [False])
+    await bench.round("b")
+    assert await bench.boundary()
+    assert bench.delivery.committed == [{(0, 0): Position(2, time=NOW)}]
+    assert await bench.stored("a", "b") == ((2,), [True, True])
+
+
+async def test_a_commit_that_raises_keeps_the_rows_for_the_next_checkpoint(bench: Bench) -> None:
+    await bench.round("a")
+    bench.delivery.answers = [RuntimeError("gone")]
+    with pytest.raises(RuntimeError, match="gone"):
+        await bench.boundary()
+    assert not bench.committer.sending.locked()
+    assert await bench.boundary()
+    assert await bench.stored("a") == ((1,), [True])
+
+
+async def test_the_next_round_may_compute_while_a_commit_runs_and_is_not_in_its_checkpoint(bench: Bench) -> None:
+    await bench.round("a")
+    boundary = bench.committer.mark({0: bench.lane}, checkpoint=True)
+    await bench.round("b")
+    assert await bench.committer.finish(boundary, give_up=lambda: False)
+    assert bench.delivery.committed == [{(0, 0): Position(1, time=NOW)}]
+    await bench.committer.written()
+    assert await bench.stored("a", "b") == ((1,), [True, False])
+    assert await bench.boundary()
+    assert await bench.stored("a", "b") == ((2,), [True, True])
+
+
+async def test_a_partition_that_the_store_refuses_is_disowned_and_loses_no_commit(bench: Bench) -> None:
+    await bench.round("a")
+    await bench.store.claim(0)  # another worker
+    assert await bench.boundary()
+    assert bench.disowned == [0]
+    assert bench.delivery.committed == [{(0, 0): Position(1, time=NOW)}]
+    assert await bench.stored("a") == ((0,), [False])
+
+
+async def test_a_lane_that_has_not_recovered_commits_nothing(bench: Bench) -> None:
+    bench.lane = Lane(0, [0], [Position(5)], 2)
+    assert await bench.boundary()
+    assert bench.delivery.committed == []
+
+
+async def test_a_forgotten_partition_is_committed_anew_from_what_it_is_taken_over_with(bench: Bench) -> None:
+    await bench.round("a")
+    assert await bench.boundary()
+    bench.committer.forget(0)
+    bench.committer.taken_over(0, [Position(1, time=NOW)])
+    assert await bench.boundary()
+    assert len(bench.delivery.committed) == 1

@@ -1,0 +1,186 @@
+"""Predictions and dead letters, as a consumer of the broker finds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from streams import Event, Pipeline, Source
+from streams.decode import DeadLetter
+from streams.embedded import Embedded, start_embedded
+from streams.kafka import MAX_OUTPUT_BYTES, client_config, producer_config
+from streams.outputs import OutputFailed, Outputs
+from streams.rounds import ScoredRows
+from streams.settings import Settings
+
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Payment(Event):
+    user: str
+    amount: float
+    ts: int
+
+
+class Refund(Event):
+    user: str
+    ts: int
+
+
+PAYMENTS = Source("payments", Payment, key="user", time="ts")
+REFUNDS = Source("refunds", Refund, key="user", time="ts")
+
+
+BOTH_WAYS = pytest.mark.parametrize("traced", [False, True], ids=["without traces", "with traces"])
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    with start_embedded(tmp_path_factory.mktemp("outputs")) as started:
+        yield started
+
+
+class Side:
+    """A pipeline's outputs, and a reader of what they wrote; every test has topics of its own."""
+
+    def __init__(self, broker: str, name: str) -> None:
+        self.pipeline = Pipeline(name, score=PAYMENTS, learn=[REFUNDS], features=[PAYMENTS.field("amount")], model="m")
+        config = producer_config(client_config(Settings(broker=broker), broker, "test", lambda _: None))
+        for topic in (self.pipeline.topics.predictions, self.pipeline.topics.dead_letters):
+            Producer({"bootstrap.servers": broker}).list_topics(topic, timeout=10)  # its question makes the topic
+        self.outputs = Outputs(self.pipeline, config)
+        self._broker = broker
+
+    def read(self, topic: str, count: int) -> list[Message]:
+        consumer = Consumer({"bootstrap.servers": self._broker, "group.id": "reader", "auto.offset.reset": "earliest"})
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(4)])
+        found: list[Message] = []
+        deadline = time.monotonic() + 10
+        while len(found) < count and time.monotonic() < deadline:
+            found += [message for message in consumer.consume(100, 0.1) if message.error() is None]
+        found += [message for message in consumer.consume(100, 0.2) if message.error() is None]
+        consumer.close()
+        return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+
+
+@pytest.fixture
+def side(broker: Embedded, request: pytest.FixtureRequest) -> Side:
+    return Side(broker.broker, str(request.node.name)[:100].translate(str.maketrans("[] ", "---")))
+
+
+def rows_of(partitions: Sequence[int], keys: Sequence[bytes | None]) -> ScoredRows:
+    n = len(partitions)
+    whole = np.arange(n)
+    return ScoredRows([str(i) for i in range(n)], list(keys), whole, np.array(partitions), whole, None)
+
+
+def letter(key: bytes | None, value: bytes | None, *, reason: str = "why", partition: int = 2) -> DeadLetter:
+    return DeadLetter(1, partition, 41, key, value, "decode", "invalid", reason, "amount")
+
+
+def headers_of(message: Message) -> dict[str, bytes | None]:
+    headers = message.headers() or []
+    assert len(dict(headers)) == len(headers)
+    return {name: value if value is None or isinstance(value, bytes) else value.encode() for name, value in headers}
+
+
+def as_tuple(message: Message) -> tuple[bytes | str | None, bytes | str | None, int | None]:
+    return message.key(), message.value(), message.partition()
+
+
+@BOTH_WAYS
+def test_predictions_have_the_keys_and_partitions_of_their_events(side: Side, traced: bool) -> None:
+    rows = rows_of([3, 0, 3, 1], [b"c", b"\xff\x00", b"a", b""])
+    values = [b'{"n":%d}' % i for i in range(4)]
+    traces = [None, PARENT, None, PARENT] if traced else None
+    side.outputs.send(rows, values, traces)
+    assert side.outputs.flush(10)
+    found = side.read(side.pipeline.topics.predictions, 4)
+    assert [as_tuple(m) for m in found] == [
+        (b"\xff\x00", values[1], 0),
+        (b"", values[3], 1),
+        (b"c", values[0], 3),
+        (b"a", values[2], 3),
+    ]
+    parents = [None if m.headers() is None else headers_of(m).get("traceparent") for m in found]
+    assert parents == ([PARENT, PARENT, None, None] if traced else [None] * 4)
+
+
+def test_a_dead_letter_holds_the_record_as_it_was_and_says_what_and_where(side: Side) -> None:
+    side.outputs.send_dead([letter(b"\xfe", b"\x00bad", reason="Größe fehlt"), letter(None, None, partition=0)])
+    assert side.outputs.flush(10)
+    empty, found = side.read(side.pipeline.topics.dead_letters, 2)
+    assert as_tuple(found) == (b"\xfe", b"\x00bad", 2)
+    assert headers_of(found) == {
+        "weir.topic": b"refunds",
+        "weir.partition": b"2",
+        "weir.offset": b"41",
+        "weir.stage": b"decode",
+        "weir.reason": "Größe fehlt".encode(),
+        "weir.field": b"amount",
+    }
+    assert as_tuple(empty) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(b"key", b"x" * 2_000_000), (b"k" * 2_000_000, b"value"), (b"k" * 2_000_000, b"x" * 2_000_000)],
+    ids=["value", "key", "both"],
+)
+def test_a_dead_letter_of_2_mb_is_truncated_to_what_kafka_takes_and_says_so(
+    side: Side, key: bytes, value: bytes
+) -> None:
+    side.outputs.send_dead([letter(key, value, reason="r" * 5000)])
+    assert side.outputs.flush(10)
+    (found,) = side.read(side.pipeline.topics.dead_letters, 1)
+    kept_key, kept_value = found.key(), found.value()
+    assert isinstance(kept_key, bytes)
+    assert isinstance(kept_value, bytes)
+    assert key.startswith(kept_key)
+    assert value.startswith(kept_value)
+    assert MAX_OUTPUT_BYTES * 0.4 < len(kept_key) + len(kept_value) < MAX_OUTPUT_BYTES
+    headers = headers_of(found)
+    assert headers["weir.truncated"] == f"key {len(key)} bytes, value {len(value)} bytes".encode()
+    assert headers["weir.reason"] == b"r" * 1024
+
+
+def test_a_long_reason_is_cut_between_characters(side: Side) -> None:
+    side.outputs.send_dead([letter(b"k", b"v", reason="x" + "ö" * 2000)])
+    assert side.outputs.flush(10)
+    (found,) = side.read(side.pipeline.topics.dead_letters, 1)
+    reason = headers_of(found)["weir.reason"]
+    assert reason is not None
+    assert reason.decode() == "x" + "ö" * 511
+
+
+@BOTH_WAYS
+def test_a_prediction_that_kafka_refuses_is_an_error_and_never_silence(side: Side, traced: bool) -> None:
+    rows = rows_of([0, 99], [b"a", b"b"])
+    with pytest.raises(OutputFailed, match=r"1 records could not be delivered: .*[Pp]artition"):  # noqa: PT012
+        side.outputs.send(rows, [b"1", b"2"], [PARENT, None] if traced else None)
+        side.outputs.flush(10)
+    with pytest.raises(OutputFailed):  # for good: nothing after it may be committed
+        side.outputs.flush(10)
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["without traces", "with traces"])
+def test_a_prediction_larger_than_kafka_takes_is_an_error(side: Side, traced: bool) -> None:
+    rows = rows_of([0, 1], [b"a", b"b"])
+    with pytest.raises(OutputFailed, match="1 records could not be delivered: .*too large"):
+        side.outputs.send(rows, [b"x" * 2_000_000, b"2"], [PARENT, None] if traced else None)
+
+
+def test_the_queue_has_room_until_it_is_half_full(broker: Embedded, side: Side) -> None:
+    config = producer_config(client_config(Settings(broker=broker.broker), broker.broker, "test", lambda _: None))
+    outputs = Outputs(side.pipeline, {**config, "queue.buffering.max.messages": 10, "linger.ms": 5000})
+    assert outputs.has_room(5)
+    assert not outputs.has_room(6)
+    outputs.send(rows_of([0, 0], [b"a", b"a"]), [b"1", b"2"], None)
+    assert outputs.has_room(3)
+    assert not outputs.has_room(4)
+    assert outputs.flush(10)
+    assert outputs.has_room(5)

@@ -1,0 +1,107 @@
+"""The public surface: a change in this file is a change for users."""
+
+from __future__ import annotations
+
+import inspect
+
+import streams
+from streams.cli import app
+from streams.pipeline import Labels, Pipeline
+from streams.settings import Settings
+from streams.source import Entity, Source
+
+
+def test_what_a_pipeline_file_imports() -> None:
+    assert sorted(streams.__all__) == [
+        "DeclarationError",
+        "Event",
+        "Hashed",
+        "Labels",
+        "Pipeline",
+        "Retrain",
+        "Source",
+        "UsageError",
+        "Vocabulary",
+        "WeirError",
+        "compute",
+    ]
+    assert all(hasattr(streams, name) for name in streams.__all__)
+
+
+def names_of(function: object) -> list[str]:
+    assert callable(function)
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_how_a_pipeline_is_declared() -> None:
+    assert names_of(Source) == ["topic", "event", "key", "id", "time", "partitioner", "max_skew"]
+    assert names_of(Source.field) == ["field", "name"]
+    assert names_of(Source.category) == ["field", "encoding", "name"]
+    assert names_of(Source.by) == ["fields", "name"]
+    assert names_of(Entity.count) == ["windows"]
+    for windowed in (Entity.sum, Entity.mean, Entity.min, Entity.max):
+        assert names_of(windowed) == ["field", "windows"]
+    assert names_of(Entity.last) == ["field", "within", "name"]
+    assert names_of(Entity.since_last) == ["within", "name"]
+    assert names_of(streams.compute) == ["name", "function", "dtype"]
+    assert names_of(Labels) == ["topic", "event", "id", "value", "within", "time", "key"]
+    assert names_of(streams.Retrain) == ["function"]
+    assert names_of(Pipeline) == [
+        "name",
+        "score",
+        "features",
+        "model",
+        "learn",
+        "labels",
+        "retrain",
+        "output",
+    ]
+
+
+def test_the_commands() -> None:
+    assert [command.name for command in app.registered_commands] == [
+        "demo",
+        "run",
+        "worker",
+        "monitor",
+        "train",
+        "bench",
+        "doctor",
+    ]
+    groups = {
+        group.name: [command.name for command in group.typer_instance.registered_commands]
+        for group in app.registered_groups
+        if group.typer_instance is not None
+    }
+    assert groups == {
+        "models": ["list", "deploy", "rollback"],
+        "features": ["list", "read"],
+        "config": ["show"],
+    }
+
+
+def test_the_settings() -> None:
+    assert [name.upper() for name in Settings.model_fields] == [
+        "BROKER",
+        "REDIS",
+        "DATA_DIR",
+        "REGISTRY",
+        "GUARANTEE",
+        "COMMIT_INTERVAL",
+        "CHECKPOINT_INTERVAL",
+        "HTTP",
+        "CACHE_ENTITIES",
+        "ON_STORE_AWAY",
+        "BATCH_RECORDS",
+        "ONNX_THREADS",
+        "REPLICATION",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "SECURITY_PROTOCOL",
+        "SECURITY_SASL_MECHANISM",
+        "SECURITY_USERNAME",
+        "SECURITY_PASSWORD",
+        "SECURITY_CA",
+        "SECURITY_CERT",
+        "SECURITY_KEY",
+    ]
