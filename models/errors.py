@@ -25,7 +25,11 @@ class ModelUnavailable(ModelError):
 
 
 class ModelFailed(ModelError):
-    """Inference raised."""
+    """Inference raised. version: of the model that did; empty where that is not known yet."""
+
+    def __init__(self, reason: str, version: str = "") -> None:
+        super().__init__(reason)
+        self.version = version
 
 
 class TrainingFailed(ModelError):

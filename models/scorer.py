@@ -175,7 +175,8 @@ class Scorer:
         try:
             return self._runner(version).run(matrix)
         except ModelFailed as error:
-            raise ModelFailed(f"version {version.version} of {version.model}: {error}") from None
+            reason = f"version {version.version} of {version.model}: {error}"
+            raise ModelFailed(reason, version.version) from None
 
     def _runner(self, version: Version) -> Runner:
         return self._shared[_key(version)].runner

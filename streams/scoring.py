@@ -20,13 +20,13 @@ from features.engine import FeatureEngine, Features
 from features.partitioner import partition_of
 from features.spec import Category, Computed, FeatureSpec, Value
 from features.store import Refused, StoreUnavailable
-from models.errors import ModelFailed
 from models.scorer import Scores
 from monitors.metrics import Metrics
 from streams.batches import Poll, RecordBatch
 from streams.breaker import Breaker
 from streams.decode import Decoded, Decoder
 from streams.deployments import Serving
+from streams.inference import Inference
 from streams.intake import Intake
 from streams.lane import Take
 from streams.outputs import Outputs
@@ -97,13 +97,13 @@ class Scoring:
         """What holds scoring up, in words; empty if nothing does."""
         self._pipeline, self._engine, self._ownership = pipeline, engine, ownership
         self._intake, self._outputs, self._serving = intake, outputs, serving
+        self._inference = Inference(serving, metrics)
         self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
         self._topics = [source.topic for source in pipeline.sources]
         self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
         self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
         self._tally = Tally(metrics, self._topics)
         self._held: set[tuple[int, int]] = set()
-        self._alerts: list[dict[str, str | None]] = []
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
 
@@ -182,7 +182,7 @@ class Scoring:
             return False
         features = self._engine.process(work.columns)
         clock.mark("features")
-        scores = await self._score(features, work.rows)
+        scores = await self._inference.score(features.matrix, work.rows.keys)
         clock.mark("inference")
         while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
@@ -192,8 +192,8 @@ class Scoring:
             if values:
                 self._outputs.send(work.rows, values, self._traces(work, clock, scores))
             self._outputs.send_dead(work.dead)
-            while self._alerts:
-                self._outputs.send_alert("model_failed", **self._alerts.pop())
+            while self._inference.alerts:
+                self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
             self._acknowledge(work)
         clock.mark("produce")
         for stage, seconds in clock.seconds():
@@ -235,28 +235,6 @@ class Scoring:
             log.info("the feature store answers again")
             self.waiting = ""
         return True
-
-    async def _score(self, features: Features, rows: ScoredRows) -> Scores | None:
-        scorer = self._serving.scorer
-        if scorer is None or not scorer.deployment.versions or not len(rows):
-            return None
-        try:
-            scores = await asyncio.to_thread(scorer.score, features.matrix, rows.keys)
-        except ModelFailed as error:
-            self._metrics.inc("weir_scoring_failures_total", version=scorer.deployment.versions[0].version)
-            return await self._score_by_previous(features, rows, str(error))
-        for version, reason in scores.failed.items():
-            self._metrics.inc("weir_scoring_failures_total", version=version)
-            log.error("a shadow failed", version=version, error=reason)
-        return scores
-
-    async def _score_by_previous(self, features: Features, rows: ScoredRows, reason: str) -> Scores | None:
-        """A model that fails is not asked again: the deployment before it scores, or nothing does; never silently."""
-        failed, previous = self._serving.deployment, self._serving.fall_back(reason)
-        serving = None if previous is None else previous.deployment.id
-        log.error("the model failed, the deployment before it serves", error=reason, serving=serving)
-        self._alerts.append({"deployment": failed.id if failed else None, "reason": reason, "serving": serving})
-        return await self._score(features, rows) if previous is not None else None
 
     def _encode(self, rows: ScoredRows, features: Features, scores: Scores | None) -> list[bytes]:
         n = len(rows)

@@ -57,11 +57,15 @@ class Tally:
             failed = scores is None and deployment is not None and deployment.versions
             metrics.inc("weir_unscored_total", n, reason="failed" if failed else "no_model")
             return
-        scored = np.delete(scores.arm, scores.invalid_rows()) if scores.invalid else scores.arm
-        counts = np.bincount(scored, minlength=len(scores.arms)).tolist()
-        for (arm, version), count in zip(scores.arms, counts, strict=True):
+        invalid = scores.invalid_rows() if scores.invalid else np.empty(0, dtype=np.int64)
+        arms = len(scores.arms)
+        finite = np.bincount(np.delete(scores.arm, invalid), minlength=arms).tolist()
+        for (arm, version), count in zip(scores.arms, finite, strict=True):
             if count:
                 metrics.inc("weir_predictions_total", count, model=deployment.model, version=version, arm=arm)
         if scores.invalid:
-            metrics.inc("weir_nonfinite_scores_total", scores.invalid, version=scores.arms[0][1])
             metrics.inc("weir_unscored_total", scores.invalid, reason="non_finite")
+            not_finite = np.bincount(scores.arm[invalid], minlength=arms).tolist()
+            for (_, version), count in zip(scores.arms, not_finite, strict=True):
+                if count:
+                    metrics.inc("weir_nonfinite_scores_total", count, version=version)

@@ -115,8 +115,17 @@ def test_a_shadow_that_raises_costs_no_row_its_score(load, deployed) -> None:
 
 def test_a_champion_that_raises_is_named(load, deployed) -> None:
     scorer = load(rollout.promote(NONE, deployed(7, picky())))
-    with pytest.raises(ModelFailed, match="version 7 of m: inference failed"):
+    with pytest.raises(ModelFailed, match="version 7 of m: inference failed") as failed:
         scorer.score(ROWS, KEYS)
+    assert failed.value.version == "7"
+
+
+def test_a_canary_that_raises_is_named_and_not_its_champion(load, deployed) -> None:
+    champion = rollout.promote(NONE, deployed(1, constant_score(0.25)))
+    scorer = load(rollout.add_canary(champion, deployed(2, picky()), 0.5))
+    with pytest.raises(ModelFailed, match="version 2 of m: inference failed") as failed:
+        scorer.score(np.full((64, 2), 7, np.float32), [str(i).encode() for i in range(64)])
+    assert failed.value.version == "2"
 
 
 def test_scores_that_are_not_finite_are_nan_and_counted(load, deployed) -> None:

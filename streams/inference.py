@@ -1,0 +1,63 @@
+"""Scores for the rows of a round, from the deployment in service; one whose model fails gives way to the one before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import structlog
+
+from models.errors import ModelFailed
+from models.scorer import Scores
+from monitors.metrics import Metrics
+from streams.deployments import Serving
+
+log = structlog.get_logger(__name__)
+
+Alert = dict[str, str | None]
+
+
+class Inference:
+    """Scores with what `serving` holds. `alerts`: model failures that nobody has been told of yet, oldest first."""
+
+    def __init__(self, serving: Serving, metrics: Metrics) -> None:
+        self._serving, self._metrics = serving, metrics
+        self.alerts: list[Alert] = []
+
+    async def score(self, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores | None:
+        """Scores of float32 [n, d] with the rows' message keys; None where nothing serves."""
+        scorer = self._serving.scorer
+        if scorer is None or not scorer.deployment.versions or not len(matrix):
+            return None
+        try:
+            scores = await asyncio.to_thread(scorer.score, matrix, keys)
+        except ModelFailed as error:
+            return await self._score_by_previous(matrix, keys, error)
+        for version, reason in scores.failed.items():
+            self._metrics.inc("weir_scoring_failures_total", version=version)
+            log.error("a shadow failed", version=version, error=reason)
+        return scores
+
+    async def _score_by_previous(
+        self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed
+    ) -> Scores | None:
+        """A model that fails is not asked again: the deployment before it scores, or nothing does; never silently."""
+        self._metrics.inc("weir_scoring_failures_total", version=error.version)
+        failed, previous = self._serving.deployment, self._serving.fall_back(str(error))
+        serving = None if previous is None else previous.deployment.id
+        log.error(
+            "the model failed, the deployment before it serves",
+            version=error.version,
+            error=str(error),
+            serving=serving,
+        )
+        self.alerts.append(
+            {
+                "deployment": failed.id if failed else None,
+                "version": error.version,
+                "reason": str(error),
+                "serving": serving,
+            }
+        )
+        return await self.score(matrix, keys) if previous is not None else None
