@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streams.alerts import Alerts
 from streams.decode import DeadLetter
 from streams.errors import WeirError
 from streams.kafka import MAX_OUTPUT_BYTES, Config
@@ -34,7 +33,7 @@ class Outputs:
     def __init__(self, pipeline: Pipeline, config: Config, largest_dead_letter: int = MAX_OUTPUT_BYTES) -> None:
         self._predictions = pipeline.topics.predictions
         self._dead_letters = pipeline.topics.dead_letters
-        self._alerts, self._pipeline = pipeline.topics.alerts, pipeline.name
+        self._alerts = Alerts(pipeline.name, pipeline.topics.alerts, config)
         self._topics = [source.topic for source in pipeline.sources]
         self._failed: list[str] = []
         self._limit = int(config["queue.buffering.max.messages"] * _FULL)
@@ -86,10 +85,8 @@ class Outputs:
         self._check()
 
     def send_alert(self, kind: str, **detail: str | None) -> None:
-        """An alert for whoever runs the pipeline; `kind` is one of a few words."""
-        self._begin()
-        value = {"time": time.time_ns() // 1_000_000, "pipeline": self._pipeline, "kind": kind, **detail}
-        self._produce(self._alerts, orjson.dumps(value), kind.encode(), -1, None)
+        """An alert for whoever runs the pipeline, whatever becomes of the predictions; `kind` is one of a few words."""
+        self._alerts.send(kind, **detail)
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until every record sent so far is delivered; False if `timeout_s` ran out. Blocks."""

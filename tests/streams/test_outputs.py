@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from structlog.testing import capture_logs
 
 from streams import Event, Pipeline, Source
+from streams.alerts import Alerts
 from streams.decode import DeadLetter
 from streams.embedded import Embedded, start_embedded
 from streams.kafka import MAX_OUTPUT_BYTES, client_config, producer_config
@@ -184,3 +187,32 @@ def test_the_queue_has_room_until_it_is_half_full(broker: Embedded, side: Side) 
     assert not outputs.has_room(4)
     assert outputs.flush(10)
     assert outputs.has_room(5)
+
+
+def test_an_alert_says_what_happened_where_and_when(broker: Embedded, side: Side) -> None:
+    Producer({"bootstrap.servers": broker.broker}).list_topics(side.pipeline.topics.alerts, timeout=10)
+    side.outputs.send_alert("model_failed", deployment="d1", serving=None)
+    (found,) = side.read(side.pipeline.topics.alerts, 1)
+    value = found.value()
+    assert isinstance(value, bytes)
+    told = json.loads(value)
+    assert abs(told.pop("time") / 1000 - time.time()) < 60
+    assert told == {"pipeline": side.pipeline.name, "kind": "model_failed", "deployment": "d1", "serving": None}
+    assert found.key() == b"model_failed"
+
+
+def test_an_alert_that_kafka_refuses_does_predictions_no_harm(side: Side) -> None:
+    side.outputs.send_alert("model_failed", reason="x" * 2_000_000)
+    side.outputs.send(rows_of([0], [b"a"]), [b"1"], None)
+    assert side.outputs.flush(10)
+    assert len(side.read(side.pipeline.topics.predictions, 1)) == 1
+
+
+def test_an_alert_that_cannot_be_told_is_logged() -> None:
+    quiet = {"bootstrap.servers": "127.0.0.1:1", "error_cb": lambda _: None, "log_level": 0}
+    with capture_logs() as lines:
+        Alerts("p", "p.alerts", {**quiet, "transactional.id": "t"}, tell_s=0.2).send("model_failed").join(20)
+        Alerts("p", "p.alerts", quiet).send("model_failed", reason="x" * 2_000_000).join(20)
+    assert [(line["log_level"], line["kind"]) for line in lines] == [("error", "model_failed")] * 2
+    assert "timed out" in lines[0]["error"]
+    assert "too large" in lines[1]["error"]
