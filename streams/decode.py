@@ -155,11 +155,10 @@ class Decoder:
             ahead = times - batch.timestamps > self._source.max_skew_ms
             if ahead.any() or times.min() < 0 or times.max() > _MAX_EXACT:
                 raise _Bad("time", "out_of_bounds")
-        if self._source.key:
-            if None in batch.keys:
-                raise _Bad("key", "null")
-            if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
-                raise _Bad("key", "too_long")
+        if None in batch.keys:
+            raise _Bad("key", "null")
+        if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
+            raise _Bad("key", "too_long")
         ids = [str(i) for i in map(self._id, events)] if self._id else self._places(batch)
         if max(map(len, ids), default=0) > MAX_KEY_CHARS:
             raise _Bad("key", "too_long")
@@ -223,11 +222,10 @@ class Decoder:
             raise _Bad("decode", "invalid", f"{type(error).__name__}: {error}") from None
         self._check_time(self._time(event), int(batch.timestamps[i]))
         key = batch.keys[i]
-        if self._source.key:
-            if key is None:
-                mend = f"null record key; produce with {self._source.key} as the key"
-                raise _Bad("key", "null", mend, self._source.key)
-            _bounded(self._source.key, key)
+        if key is None:
+            mend = f"null record key; produce with {self._source.key} as the key"
+            raise _Bad("key", "null", mend, self._source.key)
+        _bounded(self._source.key, key)
         if self._id:
             _bounded(self._source.id or "", str(self._id(event)))
         for name, get, dtype in self._numbers:

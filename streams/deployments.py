@@ -15,13 +15,12 @@ from models.errors import ModelRefused, ModelUnavailable
 from models.rollout import Deployment, from_json
 from models.scorer import Scorer
 from monitors.metrics import Metrics
-from streams.kafka import Config
+from streams.kafka import REQUEST_S, Config
 from streams.pipeline import Pipeline
 
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.2
-_REQUEST_S = 10.0
 _RETRY_S = 2.0
 
 
@@ -96,7 +95,7 @@ class DeploymentReader:
     def _assign(self, consumer: Consumer) -> set[int]:
         while not self._halt.is_set():
             try:
-                found = consumer.list_topics(self._topic, timeout=_REQUEST_S).topics[self._topic]
+                found = consumer.list_topics(self._topic, timeout=REQUEST_S).topics[self._topic]
                 if found.error is None and found.partitions:
                     consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in found.partitions])
                     return set(found.partitions)

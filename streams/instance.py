@@ -43,9 +43,3 @@ class Instance:
     def close(self) -> None:
         """Lets the next process have the name."""
         self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

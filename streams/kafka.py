@@ -22,7 +22,9 @@ MAX_OUTPUT_BYTES = 1_000_000
 """Kafka's default limit of a record: larger dead letters are truncated to fit."""
 
 Config = dict[str, Any]
-_REQUEST_S = 10.0
+REQUEST_S = 10.0
+"""How long Kafka may take to answer a question."""
+
 _PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
@@ -50,12 +52,16 @@ def client_config(settings: Settings, broker: str, name: str, on_error: Callable
     }
 
 
+def session_ms(settings: Settings) -> int:
+    """How long a member of a group may be silent before its partitions go to others."""
+    return 3000 if settings.embedded_broker else 6000
+
+
 def consumer_config(settings: Settings, base: Config, group: str, instance: str | None = None) -> Config:
     """A member of `group` whose offsets and assignment Weir manages itself.
 
     instance: its name as a static member, which keeps its partitions over a restart; None = a dynamic one.
     """
-    session_ms = 3000 if settings.embedded_broker else 6000
     return {
         **base,
         "group.id": group,
@@ -65,8 +71,8 @@ def consumer_config(settings: Settings, base: Config, group: str, instance: str 
         "partition.assignment.strategy": "cooperative-sticky",
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
-        "session.timeout.ms": session_ms,
-        "heartbeat.interval.ms": session_ms // 6,
+        "session.timeout.ms": session_ms(settings),
+        "heartbeat.interval.ms": session_ms(settings) // 6,
         # The embedded broker does not wake a waiting fetch when a record comes.
         "fetch.wait.max.ms": 10 if settings.embedded_broker else 100,
         "fetch.queue.backoff.ms": 20,
@@ -112,13 +118,13 @@ def partition_counts(admin: AdminClient, topics: Sequence[str], *, embedded: boo
     if embedded:
         return {topic: _on_embedded(admin, topic) for topic in topics}
     # To ask for a topic's metadata (list_topics) makes it where the broker creates topics automatically.
-    asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_S)
+    asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=REQUEST_S)
     return {topic: _partitions(topic, asked[topic]) for topic in topics}
 
 
 def _on_embedded(admin: AdminClient, topic: str) -> int:
     try:
-        found = admin.list_topics(topic, timeout=_REQUEST_S).topics[topic]
+        found = admin.list_topics(topic, timeout=REQUEST_S).topics[topic]
     except KafkaException as error:
         raise BrokerUnavailable(f"no Kafka broker answers: {error.args[0].str()}") from None
     return len(found.partitions) if found.error is None else 0
@@ -136,7 +142,7 @@ def _partitions(topic: str, description: Future[Any]) -> int:
                 f"topic {topic}: not authorised; give this user the right to describe and read it"
             ) from None
         if code == KafkaError._TIMED_OUT:  # librdkafka says that it waits for the controller, whatever is away
-            raise BrokerUnavailable(f"no Kafka broker answers in {_REQUEST_S:.0f} s; is WEIR_BROKER right?") from None
+            raise BrokerUnavailable(f"no Kafka broker answers in {REQUEST_S:.0f} s; is WEIR_BROKER right?") from None
         raise BrokerUnavailable(f"no Kafka broker answers: {error.args[0].str()}") from None
 
 
@@ -175,7 +181,7 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
         missing.append(NewTopic(alerts, 1, replication))
     if not missing:
         return
-    for topic, future in admin.create_topics(missing, request_timeout=_REQUEST_S).items():
+    for topic, future in admin.create_topics(missing, request_timeout=REQUEST_S).items():
         try:
             future.result()
             log.info("topic created", topic=topic)
@@ -192,7 +198,7 @@ def largest_record(config: Config, topic: str) -> int:
     admin = AdminClient(config)
     asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
     try:
-        found = admin.describe_configs([asked], request_timeout=_REQUEST_S)[asked].result()
+        found = admin.describe_configs([asked], request_timeout=REQUEST_S)[asked].result()
         return int(found["max.message.bytes"].value)
     except (KafkaException, KeyError) as error:
         log.warning("the topic's largest record is not known", topic=topic, error=str(error), taken=MAX_OUTPUT_BYTES)
