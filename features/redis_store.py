@@ -172,7 +172,9 @@ class RedisStore:
                 f"Redis at {self._where} drops rows when it is full (maxmemory-policy {policy}): "
                 "set it to noeviction"
             )
-        await self._answer(self._redis.function_load(_FUNCTIONS, replace=True))
+        if not await self._answer(self._redis.function_list(library=f"weir_{_VERSION}")):
+            # Not where it is there: a server that is full takes no library.
+            await self._answer(self._redis.function_load(_FUNCTIONS, replace=True))
         self._ready = True
 
     async def _answer(self, command: Awaitable[T]) -> T:

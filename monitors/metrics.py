@@ -45,7 +45,8 @@ def _group(group: str, *rows: Row) -> tuple[Row, ...]:
 # fmt: off
 METRICS: tuple[Row, ...] = (
     *_group("Records",
-        Row("weir_events_total", "counter", ("source",), "records", "Records read from a source topic"),
+        Row("weir_events_total", "counter", ("source",), "records",
+            "Records of a source topic that were worked off, dead letters too; those replayed are counted apart"),
         Row("weir_predictions_total", "counter", ("model", "version", "arm"), "records",
             "Scored predictions"),
         Row("weir_unscored_total", "counter", ("reason",), "records",
@@ -72,6 +73,8 @@ METRICS: tuple[Row, ...] = (
             "Transactions that were void; their events were read again"),
         Row("weir_rebalances_total", "counter", ("event",), "rebalances",
             "Rebalances: assigned, revoked or lost"),
+        Row("weir_rebalance_seconds", "histogram", ("event",), "seconds",
+            "Time in which a rebalance kept the worker from reading, the partitions that stay included", SECONDS),
         Row("weir_broker_errors_total", "counter", ("code",), "errors",
             "Errors that the Kafka client reported"),
         Row("weir_delivery_failures_total", "counter", ("topic",), "records",

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -63,7 +63,10 @@ class _Command(NamedTuple):
 
 
 class Intake:
-    """topics: of the streams, the scored one first. `deliver` puts a poll on the agent's channel, in the loop."""
+    """topics: of the streams, the scored one first. `deliver` puts a poll on the agent's channel, in the loop.
+
+    rebalanced: told of each rebalance ("assigned", "revoked", "lost"), and for how many seconds nothing was read.
+    """
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class Intake:
         deliver: Callable[[Poll], Any],
         *,
         max_records: int,
-        rebalanced: Callable[[str, int], None],
+        rebalanced: Callable[[str, float], None],
     ) -> None:
         self._config = config
         self._topics = list(topics)
@@ -331,8 +334,10 @@ class Intake:
     # Rebalances, in the thread too.
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        partitions = [t.partition for t in assigned]
-        self._rebalanced("assigned", len(partitions))
+        with self._timed("assigned"):
+            self._take(consumer, [t.partition for t in assigned])
+
+    def _take(self, consumer: Consumer, partitions: Sequence[int]) -> None:
         if not partitions:
             consumer.incremental_assign([])
             return
@@ -346,18 +351,24 @@ class Intake:
         self._loop.call_soon_threadsafe(self._owner.assigned, partitions)
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        partitions = [t.partition for t in revoked]
-        self._rebalanced("revoked", len(partitions))
-        self._ask_owner(self._owner.revoked, partitions)
-        self._release(consumer, partitions)
+        with self._timed("revoked"):
+            partitions = [t.partition for t in revoked]
+            self._ask_owner(self._owner.revoked, partitions)
+            self._release(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
-        partitions = [t.partition for t in lost]
-        self._rebalanced("lost", len(partitions))
-        self._lost = set(partitions)
-        self._ask_owner(self._owner.lost, partitions)
-        self._release(consumer, partitions)
-        self._lost = set()
+        with self._timed("lost"):
+            partitions = [t.partition for t in lost]
+            self._lost = set(partitions)
+            self._ask_owner(self._owner.lost, partitions)
+            self._release(consumer, partitions)
+            self._lost = set()
+
+    @contextlib.contextmanager
+    def _timed(self, event: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._rebalanced(event, time.perf_counter() - began)
 
     def _ask_owner(self, ask: Callable[[Sequence[int]], Any], partitions: Sequence[int]) -> None:
         for partition in partitions:

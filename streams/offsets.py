@@ -7,8 +7,9 @@ transaction of its last owner has ended, which can take ten seconds after a cras
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from streams.lane import Position
 
 T = TypeVar("T")
 _REQUEST_S = 10.0
+_LEADER_S = 3.0
+_METADATA_S = 5.0
 _METADATA = re.compile(r"weir (-?\d+) (-?\d+)")
 
 
@@ -43,9 +46,7 @@ class Offsets:
     async def since(self, partition: int, times: Sequence[int]) -> list[int]:
         """The first offset of each stream with a record timestamp from `times` (ms); -1 where the broker cannot say."""
         wanted = [TopicPartition(topic, partition, t) for topic, t in zip(self._topics, times, strict=True)]
-        return await self._ask(
-            lambda: [t.offset for t in self._consumer.offsets_for_times(wanted, timeout=_REQUEST_S)]
-        )
+        return await self._ask(lambda: self._since(wanted))
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -67,8 +68,27 @@ class Offsets:
         return Position(committed.offset, *map(int, found.groups())) if found else Position(committed.offset)
 
     def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_REQUEST_S)
+        with self._of_leader(topic):
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_LEADER_S)
         return int(low), int(high)
+
+    def _since(self, wanted: Sequence[TopicPartition]) -> list[int]:
+        with self._of_leader(*self._topics):
+            return [int(t.offset) for t in self._consumer.offsets_for_times(list(wanted), timeout=_LEADER_S)]
+
+    @contextlib.contextmanager
+    def _of_leader(self, *topics: str) -> Iterator[None]:
+        """A question to the leader of a partition; where it fails, the next one asks first who leads now.
+
+        librdkafka learns that from fetching, which this consumer never does: it would ask a dead broker for minutes.
+        """
+        try:
+            yield
+        except KafkaException:
+            for topic in topics:
+                with contextlib.suppress(KafkaException):
+                    self._consumer.list_topics(topic, timeout=_METADATA_S)
+            raise
 
 
 def metadata_of(position: Position) -> str:

@@ -19,11 +19,13 @@ from features.engine import FeatureEngine
 from features.store import Meta, Refused, RowKey, Store, StoreUnavailable
 from monitors.metrics import Metrics
 from streams.commit import Committer
+from streams.errors import WeirError
 from streams.intake import Intake
 from streams.lane import Lane, Position
 from streams.offsets import Offsets
 from streams.outputs import Outputs
 from streams.pipeline import Pipeline
+from streams.pulse import Pulse
 from streams.recovery import Rebuild, plan, rebuild_from, within_log
 from streams.transactions import TransactionalOutputs, Void
 
@@ -36,7 +38,8 @@ _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Ownership:
     """Keeps the lanes of the partitions that are this worker's; the intake's `Owner`.
 
-    gate: held by whoever works on a round or a boundary; partitions leave between rounds only.
+    gate: held by whoever works on a round or a boundary; partitions leave between rounds only. session_s: after this
+    long without a sign of life, Kafka gives the partitions to others.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class Ownership:
         metrics: Metrics,
         *,
         can_rebuild: bool,
+        session_s: float,
+        pulse: Pulse,
         failed: Callable[[BaseException], None],
     ) -> None:
         self.lanes: dict[int, Lane] = {}
@@ -59,6 +64,7 @@ class Ownership:
         self._pipeline, self._engine, self._store = pipeline, engine, store
         self._gate, self._metrics = gate, metrics
         self._can_rebuild = can_rebuild
+        self._session_s, self._pulse = session_s, pulse
         self._failed = failed
         self._generations = itertools.count(1)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -99,8 +105,8 @@ class Ownership:
         async with self._gate:
             await self._cancel(partitions)
             self._forget(partitions)
+            log.warning("partitions lost", partitions=sorted(partitions))
             await self.start_over(Void("partitions were lost"))
-        log.warning("partitions lost", partitions=sorted(partitions))
 
     async def start_over(self, void: Void) -> None:
         """What was sent since the last commit is void: every partition begins again where Kafka has committed.
@@ -112,6 +118,14 @@ class Ownership:
             return
         self._metrics.inc("weir_transactions_aborted_total")
         partitions = sorted(self.lanes)
+        if (stood_s := self._pulse.stood_still_s()) > self._session_s:
+            self._failed(
+                WeirError(
+                    f"this process stood still for {stood_s:.1f} s, longer than its session of {self._session_s:.0f} s "
+                    f"({void}): others have its partitions by now, and a new process takes its place"
+                )
+            )
+            return
         log.warning("transaction void, beginning again from the commit", reason=str(void), partitions=partitions)
         await self._committer.written()
         async with self._committer.sending:

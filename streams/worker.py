@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -35,12 +36,14 @@ from streams.kafka import (
     largest_record,
     prepare_topics,
     producer_config,
+    session_ms,
     transactional_config,
 )
 from streams.offsets import Offsets
 from streams.outputs import Outputs
 from streams.ownership import Ownership
 from streams.pipeline import Pipeline
+from streams.pulse import BEAT_S, Pulse
 from streams.scoring import Scoring
 from streams.settings import Settings
 from streams.tracing import Tracer
@@ -77,6 +80,7 @@ class Worker:
         self._store = RedisStore(redis_url, pipeline.name, ttl_ms=pipeline.spec.longest_ms + 30 * _DAY_MS)
         self._engine = FeatureEngine(pipeline.spec, self._store, capacity=settings.cache_entities)
         self._gate = asyncio.Lock()
+        self._pulse = Pulse()
         self._tracer = Tracer.from_environment(pipeline.name)
         self._app = App(pipeline.name, broker="kafka://unused", datadir=settings.data_dir / "faust")
         self._puts: set[asyncio.Future[Any]] = set()
@@ -88,6 +92,8 @@ class Worker:
             self._gate,
             self.metrics,
             can_rebuild=not settings.embedded_broker,
+            session_s=session_ms(settings) / 1000,
+            pulse=self._pulse,
             failed=self.fail,
         )
         self._serving = Serving(
@@ -162,7 +168,7 @@ class Worker:
             self._ownership,
             self._deliver,
             max_records=self.settings.batch_records,
-            rebalanced=lambda event, _: self.metrics.inc("weir_rebalances_total", event=event),
+            rebalanced=self._on_rebalance,
         )
         offsets = Offsets(consumer_config(self.settings, self._base, group), [s.topic for s in self.pipeline.sources])
         delivery: Delivery = AtLeastOnce(outputs, intake)
@@ -191,7 +197,7 @@ class Worker:
         self._app.flow_control.resume()
         intake.begin(loop)
         self.vitals.started(self._scoring, self._committer)
-        tasks = [loop.create_task(self._commit_loop()), loop.create_task(self._vitals_loop())]
+        tasks = [loop.create_task(run()) for run in (self._commit_loop, self._vitals_loop, self._pulse_loop)]
         for task in tasks:
             task.add_done_callback(self._on_task_done)
         await self._stop.wait()
@@ -231,14 +237,15 @@ class Worker:
         put.add_done_callback(self._puts.discard)
 
     async def _commit_loop(self) -> None:
-        interval_s = self.settings.commit_interval / 1000
-        every = self.settings.checkpoint_interval // self.settings.commit_interval
-        count = 0
+        commit_s, checkpoint_s = self.settings.commit_interval / 1000, self.settings.checkpoint_interval / 1000
+        next_s = time.monotonic() + checkpoint_s
         while self._error is None:
-            await asyncio.sleep(interval_s)
-            count += 1
+            await asyncio.sleep(commit_s)
+            due = (now_s := time.monotonic()) > next_s - commit_s / 2  # the commit nearest to its time
+            if due:
+                next_s = max(next_s + checkpoint_s, now_s)
             try:
-                await self._commit(checkpoint=count % every == 0)
+                await self._commit(checkpoint=due)
             except Void as void:
                 async with self._gate:
                     await self._ownership.start_over(void)
@@ -263,6 +270,11 @@ class Worker:
             self.vitals.measure(await self._intake.ends(list(self._ownership.lanes)))
             await self._ownership.check_guesses()
 
+    async def _pulse_loop(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self._pulse.beat()
+
     async def _until(self, what: Any, waiting: str) -> None:
         """Waits for `what`, or for the stop."""
         self.vitals.say(waiting)
@@ -277,6 +289,10 @@ class Worker:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.fail(error)
+
+    def _on_rebalance(self, event: str, took_s: float) -> None:
+        self.metrics.inc("weir_rebalances_total", event=event)
+        self.metrics.observe("weir_rebalance_seconds", took_s, event=event)
 
     def _on_broker_error(self, error: KafkaError) -> None:
         self.metrics.inc("weir_broker_errors_total", code=error.name())

@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from confluent_kafka import KafkaError, Message, Producer
@@ -17,7 +18,8 @@ from features.engine import FeatureEngine
 from features.memory_store import MemoryStore
 from features.spec import FeatureSpec
 from features.store import Meta
-from tests.faults.pipelines import PARTITIONS, PIPELINES, Kind
+from streams.pipeline import Pipeline
+from tests.faults.pipelines import PIPELINES, Kind
 from tests.faults.pipelines import records as records_of
 from tests.features.rounds import cut, round_of
 from tests.integration.tape import Place, Record
@@ -39,11 +41,9 @@ class Feed:
     def __init__(self, kind: Kind, records: Sequence[Record]) -> None:
         self.kind, self.records = kind, records
         pipeline = PIPELINES[kind]("feed")
-        times = [source.time for source in pipeline.sources]
-        events: dict[int, list[tuple[int, Event]]] = defaultdict(list)
-        turns: dict[tuple[int, int], int] = {}
         self.dead: set[tuple[int, int, int]] = set()
         self.counts: Counter[tuple[int, int]] = Counter()
+        sent: dict[int, list[tuple[int, Record]]] = defaultdict(list)
         for record in records:
             at = record.stream, record.partition
             offset = self.counts[at]
@@ -51,17 +51,16 @@ class Feed:
             if not record.usable:
                 self.dead.add((*at, offset))
             elif record.value is not None:
-                fields = json.loads(record.value)
-                event = Event(record.stream, fields[times[record.stream]], offset, record.partition, fields)
-                turns[at] = max(turns.get(at, 0), event.time)
-                events[record.partition].append((turns[at], event))
-        arrived = []
-        for partition in sorted(events):
-            ordered = sorted(events[partition], key=lambda e: (e[0], e[1].stream, e[1].offset))
-            arrived += [event for _, event in ordered]
-        scored = [event for event in arrived if event.stream == 0]
-        self.rows: dict[Place, int] = {(e.partition, e.offset): i for i, e in enumerate(scored)}
-        self.matrix = asyncio.run(_replay(pipeline.spec, arrived))
+                sent[record.partition].append((offset, record))
+        self.rows: dict[Place, int] = {}
+        matrices = []
+        for partition in sorted(sent):  # each for itself: a million events at once would not be small
+            events = _arrived(pipeline, sent.pop(partition))
+            for event in events:
+                if event.stream == 0:
+                    self.rows[partition, event.offset] = len(self.rows)
+            matrices.append(asyncio.run(_replay(pipeline.spec, partition, events)))
+        self.matrix = np.concatenate(matrices)
 
     def __len__(self) -> int:
         """Records that must be predicted."""
@@ -74,22 +73,39 @@ def feed(kind: Kind, n: int) -> Feed:
     return Feed(kind, records_of(kind, n))
 
 
-async def _replay(spec: FeatureSpec, events: list[Event]) -> np.ndarray:
-    """The engine's features of the scored events, compared with the loop's."""
+def _arrived(pipeline: Pipeline, sent: Sequence[tuple[int, Record]]) -> list[Event]:
+    """The events of one partition's usable records (offset, record), in the order in which a worker merges them."""
+    times = [source.time for source in pipeline.sources]
+    turns = [0] * len(times)
+    events = []
+    for offset, record in sent:
+        fields = json.loads(record.value or b"")
+        event = Event(record.stream, fields[times[record.stream]], offset, record.partition, fields)
+        turns[event.stream] = max(turns[event.stream], event.time)
+        events.append((turns[event.stream], event))
+    return [event for _, event in sorted(events, key=lambda e: (e[0], e[1].stream, e[1].offset))]
+
+
+async def _replay(spec: FeatureSpec, partition: int, events: list[Event]) -> np.ndarray:
+    """The engine's features of the scored events of a partition, compared with the loop's."""
     engine = FeatureEngine(spec, MemoryStore())
-    for partition in range(PARTITIONS):
-        engine.own(partition, Meta(1, 1, spec.state_hash, (0,) * len(spec.streams)), empty=True)
-    found, exact = [], []
+    engine.own(partition, Meta(1, 1, spec.state_hash, (0,) * len(spec.streams)), empty=True)
+    names = [aggregate.name for aggregate in spec.aggregates]
+    wanted = features_of(spec, events)
+    found = []
     for piece in cut(events, [_ROUND]):
         columns = round_of(spec, piece)
         await engine.load(columns)
         features = engine.process(columns)
         found.append(features.matrix)
-        exact.append(features.aggregates)
-    wanted = [[f[a.name] for a in spec.aggregates] for f in features_of(spec, events)]
-    np.testing.assert_allclose(
-        np.concatenate(exact), np.array(wanted, dtype=np.float64), rtol=_TOLERANCE, atol=0, err_msg="engine and loop"
-    )
+        exact = [[f[name] for name in names] for f in islice(wanted, len(features.matrix))]
+        np.testing.assert_allclose(
+            features.aggregates,
+            np.array(exact, dtype=np.float64).reshape(len(exact), len(names)),
+            rtol=_TOLERANCE,
+            atol=0,
+            err_msg="engine and loop",
+        )
     return np.concatenate(found)
 
 

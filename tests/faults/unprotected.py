@@ -18,6 +18,7 @@ from streams.commit import Boundary, Committer
 from streams.intake import Intake
 from streams.lane import Position
 from streams.ownership import Ownership
+from streams.pulse import Pulse
 
 
 def state_dropped() -> None:
@@ -66,6 +67,7 @@ def no_fencing() -> None:
 
     Intake.offsets_and_group = as_anybody  # type: ignore[method-assign]
     Ownership.lost = Ownership.revoked  # type: ignore[method-assign]
+    Pulse.stood_still_s = lambda self: 0.0  # type: ignore[method-assign]
     worker.transactional_config = lambda *a: {  # type: ignore[attr-defined]
         **transactional_config(*a),
         "transaction.timeout.ms": 60_000,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from confluent_kafka import TopicPartition
+
 from streams.intake import Intake, _Command
+from streams.lane import Position
 
 
 class Nobody:
@@ -19,10 +22,39 @@ class Nobody:
     def failed(self, error: BaseException) -> None: ...
 
 
+class Member:
+    """Of a group, with partitions 0 and 1; notes what it is asked to commit."""
+
+    def __init__(self) -> None:
+        self.committed: list[tuple[str, int, int]] = []
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("t", p) for p in (0, 1)]
+
+    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
+        assert offsets and not asynchronous
+        self.committed += [(t.topic, t.partition, t.offset) for t in offsets]
+        return offsets
+
+
+def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> None:
+    intake = Intake({}, ["t"], Nobody(), lambda poll: None, max_records=10, rebalanced=lambda event, took_s: None)
+    intake._consumer = member = Member()  # type: ignore[assignment]
+    assert intake._commit({(0, 0): Position(5), (0, 1): Position(6)})
+    assert member.committed == [("t", 0, 5), ("t", 1, 6)]
+    assert not intake._commit({(0, 0): Position(7), (0, 2): Position(8)}), "2 has gone"
+    intake._lost = {1}
+    assert not intake._commit({(0, 0): Position(9), (0, 1): Position(9)}), "1 is being lost"
+    assert member.committed[2:] == [("t", 0, 7), ("t", 0, 9)]
+    intake._lost = {0, 1}
+    assert not intake._commit({(0, 1): Position(10)})
+    assert len(member.committed) == 4
+
+
 def test_inside_a_rebalance_questions_are_answered_and_partitions_begin_only_after_it() -> None:
     # A record may be in the poll's hands already: if its partition began anew now, it would be taken for the first of
     # the new reading, and what lies before it would never be scored.
-    intake = Intake({}, ["t"], Nobody(), lambda poll: None, max_records=10, rebalanced=lambda event, count: None)
+    intake = Intake({}, ["t"], Nobody(), lambda poll: None, max_records=10, rebalanced=lambda event, took_s: None)
     done: list[str] = []
     intake._order(lambda: done.append("start"))
     intake._commands.put(_Command(lambda: done.append("commit"), question=True))
