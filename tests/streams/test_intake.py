@@ -32,7 +32,8 @@ class Member:
         return [TopicPartition("t", p) for p in (0, 1)]
 
     def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
-        assert offsets and not asynchronous
+        assert offsets
+        assert not asynchronous
         self.committed += [(t.topic, t.partition, t.offset) for t in offsets]
         return offsets
 
