@@ -42,6 +42,13 @@ class Take:
     def records(self) -> int:
         return sum(len(d) for pieces in (*self.pieces, *self.replayed) for d in pieces)
 
+    def replay(self) -> Take | None:
+        """What it replays, alone; None if nothing. What it scores comes with a later take."""
+        if not any(self.replayed):
+            return None
+        nothing = [np.empty(0, np.int64)] * len(self.places)
+        return Take(self.partition, [[] for _ in self.pieces], self.replayed, nothing, [], {})
+
 
 class _Buffer:
     """One stream of the partition: batches not yet in a round."""

@@ -44,6 +44,11 @@ class Work:
     records: int
     polled_ns: int
 
+    @property
+    def replays(self) -> bool:
+        """Whether it only restores features, of events that were scored before."""
+        return any(pieces for take in self.takes for pieces in take.replayed)
+
 
 def assemble(takes: Sequence[Take], streams: int) -> Work:
     """Lays the takes of several partitions side by side; the order across partitions has no meaning."""

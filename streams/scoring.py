@@ -135,8 +135,6 @@ class Scoring:
         if (batch.stream, batch.partition) not in self._seen:
             self._check_partitioner(batch)
         decoded = self._decoders[batch.stream].decode(batch)
-        source = self._topics[batch.stream]
-        self._metrics.inc("weir_events_total", len(batch), source=source)
         self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="decode")
         return decoded
 
@@ -163,7 +161,9 @@ class Scoring:
         """Rounds until the lanes are empty; False if the store does not answer. Nothing is lost: lanes keep it."""
         await self._ownership.take_over_anew()
         while takes := [take for lane in self._ownership.lanes.values() if (take := lane.take()) is not None]:
-            if not await self._round(takes):
+            # A round replays or scores: what is counted of a round is counted once.
+            replays = [replay for take in takes if (replay := take.replay()) is not None]
+            if not await self._round(replays or takes):
                 return False
             self._ownership.settle()
         self._ownership.settle()
@@ -204,7 +204,7 @@ class Scoring:
     def _acknowledge(self, work: Work) -> None:
         for take in work.takes:
             self._ownership.lanes[take.partition].drop(take)
-        self._tally.dead(work.dead)
+        self._tally.acknowledged(work)
 
     async def _load(self, work: Work) -> bool:
         if self._goes_on_without_store and not self._breaker.closed:

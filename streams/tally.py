@@ -13,7 +13,6 @@ from features.engine import Features
 from models.rollout import Deployment
 from models.scorer import Scores
 from monitors.metrics import Metrics
-from streams.decode import DeadLetter
 from streams.rounds import Work
 
 log = structlog.get_logger(__name__)
@@ -29,10 +28,8 @@ class Tally:
         """A round that has been sent; scores None = unscored."""
         metrics = self._metrics
         metrics.observe("weir_round_records", work.records)
-        for take in work.takes:
-            for stream, pieces in enumerate(take.replayed):
-                if pieces:
-                    metrics.inc("weir_replayed_records_total", sum(map(len, pieces)), source=self._topics[stream])
+        if work.replays:
+            return  # its events were counted when they were scored
         for name, late in features.late.items():
             if late:
                 metrics.inc("weir_late_total", late, window=name)
@@ -43,13 +40,20 @@ class Tally:
             metrics.observe("weir_latency_seconds", (time.monotonic_ns() - work.polled_ns) / 1e9, len(work.rows))
             self._predictions(len(work.rows), scores, deployment)
 
-    def dead(self, letters: Sequence[DeadLetter]) -> None:
-        """Dead letters that have been sent."""
-        counts = Counter((letter.stream, letter.stage, letter.code) for letter in letters)
+    def acknowledged(self, work: Work) -> None:
+        """A round's records that are done with: replayed, or worked off for the first time, or dead."""
+        metrics = self._metrics
+        for take in work.takes:
+            for topic, replayed, pieces in zip(self._topics, take.replayed, take.pieces, strict=True):
+                if replayed:
+                    metrics.inc("weir_replayed_records_total", sum(map(len, replayed)), source=topic)
+                if pieces:
+                    metrics.inc("weir_events_total", sum(map(len, pieces)), source=topic)
+        counts = Counter((letter.stream, letter.stage, letter.code) for letter in work.dead)
         for (stream, stage, code), count in counts.items():
-            self._metrics.inc(
-                "weir_dead_letters_total", count, source=self._topics[stream], stage=stage, reason=code
-            )
+            topic = self._topics[stream]
+            metrics.inc("weir_events_total", count, source=topic)
+            metrics.inc("weir_dead_letters_total", count, source=topic, stage=stage, reason=code)
 
     def _predictions(self, n: int, scores: Scores | None, deployment: Deployment | None) -> None:
         metrics = self._metrics

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples.payments.pipeline import payments
@@ -318,6 +318,7 @@ def _values() -> Iterator[st.SearchStrategy[Any]]:
 ROWS = st.lists(st.tuples(st.one_of(*_values()), st.none() | st.binary(max_size=5)), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, 11))
 def test_every_record_is_usable_or_dead_whatever_it_is_and_whatever_stands_beside_it(
     rows: list[tuple[bytes | None, bytes | None]], at: int

@@ -143,6 +143,25 @@ def test_records_before_the_committed_offset_are_replayed_and_never_given_as_fre
     assert lane.positions == [Position(5, -1, 8)]
 
 
+def test_a_take_gives_its_replay_alone_and_the_rest_afterwards() -> None:
+    lane = lane_of(Position(2), start=[0])
+    lane.add(decoded([5, 6, 7], dead=[3]))
+    take = lane.take()
+    assert take is not None
+    first = take.replay()
+    assert first is not None
+    assert (replays(first), first.records, letters(first), first.positions) == ([(0, 0), (0, 1)], 2, [], {})
+    lane.drop(first)
+    assert lane.recovered
+    assert lane.positions == [Position(2)]
+    rest = lane.take()
+    assert rest is not None
+    assert rest.replay() is None
+    assert (taken(rest), letters(rest)) == ([(0, 2)], [(0, 3)])
+    lane.drop(rest)
+    assert (lane.take(), lane.positions) == (None, [Position(4, time=7)])
+
+
 def test_dead_letters_before_the_committed_offset_were_given_before() -> None:
     lane = lane_of(Position(3), start=[0])
     lane.add(decoded([5, 6], offsets=[1, 3], dead=[0, 2, 4]))

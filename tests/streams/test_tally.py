@@ -17,11 +17,16 @@ from tests.streams.records import decoded
 NOTHING = Features(np.empty((0, 1), np.float32), {}, np.empty((0, 0)), {}, {})
 
 
+def lane_of(times: list[int], *, committed: int = 0, dead: list[int] | None = None) -> Lane:
+    """A lane that has read these events from the start."""
+    lane = Lane(0, [0], [Position(committed)], 1)
+    lane.add(decoded(times, dead=dead or ()))
+    return lane
+
+
 def work_of(times: list[int]) -> Work:
     """A round of one partition's scored events."""
-    lane = Lane(0, [0], [Position(0)], 1)
-    lane.add(decoded(times))
-    take = lane.take()
+    take = lane_of(times).take()
     assert take is not None
     return assemble([take], 1)
 
@@ -43,3 +48,24 @@ def test_a_score_that_is_not_finite_is_counted_for_the_version_that_gave_it() ->
     assert metrics.value("weir_predictions_total", model="m", version="1", arm="champion") == 2
     assert metrics.value("weir_predictions_total", model="m", version="2", arm="canary") == 1
     assert metrics.value("weir_unscored_total", reason="non_finite") == 1
+
+
+def test_what_is_replayed_counts_as_replayed_and_nothing_else() -> None:
+    metrics = Metrics()
+    tally = Tally(metrics, ["orders"])
+    lane = lane_of([1, 2, 3], committed=2, dead=[3])
+    late = Features(NOTHING.matrix, {}, NOTHING.aggregates, {"user_count_1h": 1}, {})
+    for _ in range(2):
+        take = lane.take()
+        assert take is not None
+        take = take.replay() or take
+        work = assemble([take], 1)
+        lane.drop(take)
+        tally.acknowledged(work)
+        tally.round(work, late, None, None)
+    assert lane.take() is None
+    assert metrics.value("weir_replayed_records_total", source="orders") == 2
+    assert metrics.value("weir_events_total", source="orders") == 2  # one scored, one dead
+    assert metrics.total("weir_dead_letters_total") == 1
+    assert metrics.value("weir_late_total", window="user_count_1h") == 1
+    assert metrics.value("weir_unscored_total", reason="no_model") == 1
