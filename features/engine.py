@@ -86,10 +86,14 @@ class FeatureEngine:
         for kind in self.layout.kinds[:1]:  # compiles, or reads what was compiled, before a round waits for it
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
 
-    def own(self, partition: int, meta: Meta, *, empty: bool = False) -> None:
-        """Begins a partition, without rows. `empty`: the store has none either, so none is asked for."""
+    def own(self, partition: int, meta: Meta, *, empty: bool = False, committed: Vector | None = None) -> None:
+        """Begins a partition, without rows.
+
+        empty: the store has none either, so none is asked for. committed: where the owners before got to; a row that
+        covers more is refused.
+        """
         self.release(partition)
-        self._owned[partition] = Owned(meta)
+        self._owned[partition] = Owned(meta, committed)
         for table in self._tables:
             table.own(partition, empty=empty)
 
@@ -113,8 +117,9 @@ class FeatureEngine:
 
         without_store: none at all; entities that are not in memory begin empty (see `guessed`).
 
-        Raises what `Store.load` raises, CodecError for a row that is not what was asked for, and FeatureError
-        if a partition is not owned, or no longer when the store has answered. No state has changed then.
+        Raises what `Store.load` raises, CodecError for a row that is not what was asked for or that nobody can have
+        written rightly, and FeatureError if a partition is not owned, or no longer when the store has answered. No
+        state has changed then.
         """
         self._loaded = None
         self._stamp += 1
@@ -180,6 +185,8 @@ class FeatureEngine:
             )
             if taken or vector != owned.meta.vector:
                 owned.in_flight = Checkpoint(partition, owned.meta, vector, taken)
+                if owned.reach is not None:
+                    owned.reach = tuple(map(max, owned.reach, vector))
                 checkpoints.append(owned.in_flight)
         return checkpoints
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.checkpoint import Checkpoint
-from features.codec import entity_keys, unpack
+from features.codec import CodecError, entity_keys, unpack
 from features.matrix import FeatureError
 from features.round import Round, StreamColumns
-from features.store import Meta, RowKey, Store
+from features.store import Meta, RowKey, Store, Vector
 from features.table import EntityTable
 
 Keys = list[list[list[str | None]]]
@@ -28,9 +28,12 @@ Missing = dict[tuple[int, int], dict[str, None]]
 class Owned:
     """A partition that is ours: what the store says of it, its checkpoint that is being written, and whether rows were
     begun empty without asking the store.
+
+    reach: no row in the store can rightly cover more; None = not known.
     """
 
     meta: Meta
+    reach: Vector | None = None
     in_flight: Checkpoint | None = None
     guessed: bool = False
 
@@ -96,9 +99,16 @@ async def insert(
         keys, table = list(missing[partition, entity]), tables[entity]
         values, answers[partition] = answers[partition][: len(keys)], answers[partition][len(keys) :]
         incarnation, streams = before[partition].meta.incarnation, table.covered.shape[1]
-        stored[partition, entity] = unpack(
-            values, keys, incarnation=incarnation, streams=streams, width=table.kind.width
-        )
+        found = unpack(values, keys, incarnation=incarnation, streams=streams, width=table.kind.width)
+        reach = before[partition].reach
+        if reach is not None and (ahead := (found.vectors > reach).any(axis=1)).any():
+            # A write that was not finished leaves rows ahead of the meta; then somebody set the offsets back.
+            first = int(ahead.argmax())
+            raise CodecError(
+                f"row of {keys[int(found.places[first])]!r}: it covers {found.vectors[first].tolist()}, beyond what was "
+                f"committed, {list(reach)}"
+            )
+        stored[partition, entity] = found
     for (partition, entity), texts in missing.items():
         rows = tables[entity].insert(partition, list(texts), stamp)
         if (partition, entity) in stored:

@@ -246,7 +246,7 @@ class Ownership:
             self._engine.own(partition, fresh, empty=True)
             return start, committed
         assert meta is not None
-        self._engine.own(partition, meta)
+        self._engine.own(partition, meta, committed=tuple(offsets))
         behind = sum(offsets) - sum(found.vector)
         log.info("state found in the store", partition=partition, incarnation=meta.incarnation, replay=behind)
         return list(found.vector), committed

@@ -387,6 +387,26 @@ async def test_clean_rows_make_room_and_come_back_from_the_store() -> None:
     assert (stats.hits, stats.misses) == (0, 8)
 
 
+async def test_a_row_that_covers_more_than_was_committed_is_refused_and_an_owners_own_rows_are_not() -> None:
+    store = DictStore()
+    spec = spec_of(aggregate("count", "1h"))
+    before = owning(spec, store)
+    await run(before, [[payment(1, offset, user) for offset, user in enumerate("aab")]])
+    (copy,) = before.snapshot({0: (3, 0)})
+    await store.write(0, copy.follows, copy.vector, copy.rows)
+    store.metas[0] = copy.follows  # the write was not finished: rows without their meta
+    engine = FeatureEngine(spec, store, capacity=1)
+    engine.own(0, store.metas[0], committed=(2, 0))  # and somebody set the offsets back
+    with pytest.raises(CodecError, match=r"'b': it covers \[3, 0\], beyond what was committed, \[2, 0\]"):
+        await run(engine, [[payment(1, 2, "b")]])
+    engine.own(0, store.metas[0], committed=(3, 0))
+    assert (await run(engine, [[payment(1, 3, "a")]])).tolist() == [[2]]
+    (copy,) = engine.snapshot({0: (4, 0)})
+    engine.written(copy, await store.write(0, copy.follows, copy.vector, copy.rows))
+    assert (await run(engine, [[payment(1, 4, "b")]])).tolist() == [[1]]
+    assert (await run(engine, [[payment(1, 5, "a")]])).tolist() == [[3]], "written by this owner, and evicted"
+
+
 async def test_unwritten_rows_are_kept_beyond_the_bound_and_counted() -> None:
     engine = owning(spec_of(aggregate("count", "1h")), DictStore(), capacity=2)
     await run(engine, [[payment(1, offset, user)] for offset, user in enumerate("abcd")])
