@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from loadtest.valkey import Valkey
-from streams.errors import UsageError
+from streams.errors import UsageError, WeirError
+from streams.kafka import consumer_config, producer_config
+from streams.settings import load_settings
 
 PIPELINE = "examples.payments.pipeline:pipeline"
 STOP_S = 20.0
@@ -22,7 +25,9 @@ STOP_S = 20.0
 class Task(NamedTuple):
     """Score the first `records` of topic `input` into topic `output` as group `group`.
 
-    `work` is a folder that all runs of a bench share; what the process says goes to `log`.
+    `work` is a folder that all runs of a bench share; what the process says goes to `log`. `http` is where Weir
+    serves its metrics. With `prompt` a loop takes what has come instead of waiting for a full batch, and has the
+    client settings of Weir: for latency.
     """
 
     broker: str
@@ -33,6 +38,13 @@ class Task(NamedTuple):
     records: int
     work: Path
     log: Path
+    http: str = "127.0.0.1:0"
+    prompt: bool = False
+
+    def failed(self, name: str, error: WeirError) -> WeirError:
+        """`error` of the system `name`, with the last that its process said."""
+        said = " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-5:]) if self.log.exists() else ""
+        return WeirError(f"{name}: {error}{': ' if said else ''}{said}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,10 @@ class System:
     run: Callable[[Task], AbstractContextManager[subprocess.Popen[bytes]]]
     share: float = 1.0
 
+    @property
+    def is_weir(self) -> bool:
+        return self.name.startswith("weir")
+
 
 @contextmanager
 def _weir(guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
@@ -51,7 +67,7 @@ def _weir(guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
         environment = {
             "WEIR_BROKER": task.broker,
             "WEIR_REDIS": valkey.url,
-            "WEIR_HTTP": "127.0.0.1:0",
+            "WEIR_HTTP": task.http,
             "WEIR_DATA_DIR": str(task.work),
             "WEIR_LOG_LEVEL": "warning",
             "WEIR_GUARANTEE": guarantee,
@@ -65,8 +81,18 @@ def _baseline(module: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
     arguments = [f"loadtest.baselines.{module}"]
     for name in ("broker", "input", "output", "group", "model", "records"):
         arguments += [f"--{name}", str(getattr(task, name))]
+    if task.prompt:
+        consumer, producer = _weirs_clients(task)
+        arguments += ["--prompt", "--consumer", json.dumps(consumer), "--producer", json.dumps(producer)]
     with _process(arguments, {}, task.log) as process:
         yield process
+
+
+def _weirs_clients(task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of Weir's settings of consumer and producer those that decide when a record comes and goes."""
+    consumer = consumer_config(load_settings(broker=task.broker), {}, task.group)
+    timing = ("isolation.level", "fetch.wait.max.ms", "fetch.queue.backoff.ms", "queued.max.messages.kbytes")
+    return {name: consumer[name] for name in timing}, producer_config({})
 
 
 @contextmanager
@@ -99,10 +125,16 @@ MORE = (System("weir-exactly-once", partial(_weir, "exactly_once")),)
 """Measured where they are asked for."""
 
 
-def select(names: str) -> tuple[System, ...]:
-    """The systems named in `names`, separated by commas; empty = SYSTEMS. UsageError for an unknown one."""
-    known = {system.name: system for system in (*SYSTEMS, *MORE)}
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or [system.name for system in SYSTEMS]
-    if unknown := [name for name in wanted if name not in known]:
-        raise UsageError(f"no system {unknown[0]!r} to measure; there are {', '.join(known)}")
-    return tuple(known[name] for name in wanted)
+LATENCY = (SYSTEMS[0], *MORE, *SYSTEMS[2:])
+"""Compared by latency: stock Faust's batches by time are no match for the others."""
+
+
+def select(
+    names: str, default: Sequence[System] = SYSTEMS, known: Sequence[System] = (*SYSTEMS, *MORE)
+) -> tuple[System, ...]:
+    """The systems named in `names`, separated by commas; empty = `default`. UsageError for one not `known`."""
+    by_name = {system.name: system for system in known}
+    wanted = [name.strip() for name in names.split(",") if name.strip()] or [system.name for system in default]
+    if unknown := [name for name in wanted if name not in by_name]:
+        raise UsageError(f"no system {unknown[0]!r} to measure; there are {', '.join(by_name)}")
+    return tuple(by_name[name] for name in wanted)

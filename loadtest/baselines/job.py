@@ -6,12 +6,19 @@ import argparse
 import json
 import resource
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, Message
 
 
 @dataclass(frozen=True)
 class Job:
-    """Score the first `records` records of topic `input` into topic `output`, then exit."""
+    """Score the first `records` records of topic `input` into topic `output`, then exit.
+
+    `prompt`: take what has come rather than wait for a full batch; `consumer` and `producer`: client settings
+    that win over the loop's own.
+    """
 
     broker: str
     input: str
@@ -19,6 +26,9 @@ class Job:
     group: str
     model: str
     records: int
+    prompt: bool = False
+    consumer: dict[str, Any] = field(default_factory=dict)
+    producer: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_arguments(cls) -> Job:
@@ -26,7 +36,19 @@ class Job:
         for name in ("broker", "input", "output", "group", "model"):
             parser.add_argument(f"--{name}", required=True)
         parser.add_argument("--records", type=int, required=True)
+        parser.add_argument("--prompt", action="store_true")
+        for name in ("consumer", "producer"):
+            parser.add_argument(f"--{name}", type=json.loads, default={})
         return cls(**vars(parser.parse_args()))
+
+    def take(self, consumer: Consumer, most: int) -> list[Message]:
+        """Up to `most` messages without an error; after 50 ms without any, none."""
+        if self.prompt:
+            first = consumer.poll(0.05)
+            found = [first, *(consumer.consume(most - 1, 0) if most > 1 else [])] if first is not None else []
+        else:
+            found = consumer.consume(most, 0.05)
+        return [m for m in found if m.error() is None]
 
 
 class Tally:

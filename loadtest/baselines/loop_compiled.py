@@ -134,6 +134,7 @@ def run(job: Job) -> None:
             "enable.auto.commit": False,
             # The default, 1 s, caps a fast loop at queued.min.messages (100,000) a second.
             "fetch.queue.backoff.ms": 10,
+            **job.consumer,
         }
     )
     producer = Producer(
@@ -142,15 +143,14 @@ def run(job: Job) -> None:
             "linger.ms": 5,
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 1_000_000,
+            **job.producer,
         }
     )
     consumer.subscribe([job.input])
     Users().features([Payment("", "", 0.0, 0)])  # compiled before the first poll
     users, tally, commit_at = Users(), Tally(), time.monotonic() + 1
     while tally.records < job.records:
-        messages = [
-            m for m in consumer.consume(min(BATCH, job.records - tally.records), 0.05) if m.error() is None
-        ]
+        messages = job.take(consumer, min(BATCH, job.records - tally.records))
         if not messages:
             continue
         tally.add(len(messages))

@@ -28,6 +28,7 @@ def run(job: Job) -> None:
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "fetch.queue.backoff.ms": 10,  # as the compiled loop has it
+            **job.consumer,
         }
     )
     producer = Producer(
@@ -36,15 +37,14 @@ def run(job: Job) -> None:
             "linger.ms": 5,
             "batch.num.messages": 10_000,
             "queue.buffering.max.messages": 1_000_000,
+            **job.producer,
         }
     )
     consumer.subscribe([job.input])
     users: defaultdict[str, User] = defaultdict(User)
     tally, commit_at = Tally(), time.monotonic() + 1
     while tally.records < job.records:
-        messages = [
-            m for m in consumer.consume(min(BATCH, job.records - tally.records), 0.05) if m.error() is None
-        ]
+        messages = job.take(consumer, min(BATCH, job.records - tally.records))
         if not messages:
             continue
         tally.add(len(messages))

@@ -1,0 +1,151 @@
+"""What every bench stands on: a Kafka with the payments pipeline's topics, and its model deployed."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import OFFSET_END, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined, unused-ignore]
+
+from examples.payments import model as payments_model
+from loadtest.kafka import KafkaCluster
+from loadtest.systems import PIPELINE, System
+from models.rollout import Version, promote, to_json, unscored
+from streams.errors import UsageError, WeirError
+from streams.loading import load_pipeline
+from streams.pipeline import Pipeline
+
+GROUPS_EMPTY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """`broker`: host:port of the Kafka; `work`: a folder of the bench's own; `model`: the champion's file."""
+
+    broker: str
+    admin: AdminClient
+    pipeline: Pipeline
+    model: Path
+    work: Path
+
+    @property
+    def input(self) -> str:
+        """The topic of the payments."""
+        return self.pipeline.lead.topic
+
+    def output(self, system: System) -> str:
+        """The topic that `system` writes its predictions to."""
+        return _output(self.pipeline, system)
+
+    def forget_groups(self) -> None:
+        """Deletes the systems' consumer groups, so that the next turn starts at the topic's beginning."""
+        deadline = time.monotonic() + GROUPS_EMPTY_S
+        admin = self.admin
+        while groups := [g.group_id for g in admin.list_consumer_groups().result().valid if _ours(g.group_id)]:
+            for gone in admin.delete_consumer_groups(groups).values():
+                try:
+                    gone.result()
+                except KafkaException as error:  # its member has not left yet
+                    if time.monotonic() > deadline:
+                        raise WeirError(f"a consumer group could not be deleted: {error.args[0].str()}") from None
+            time.sleep(0.2)
+
+    def empty_input(self) -> None:
+        """Deletes all payments written so far: who reads from the beginning sees only what comes next."""
+        partitions = self.admin.list_topics(self.input, timeout=10).topics[self.input].partitions
+        ends = [TopicPartition(self.input, p, OFFSET_END) for p in partitions]
+        for done in self.admin.delete_records(ends).values():
+            done.result()
+
+
+@contextmanager
+def ground(
+    broker: str | None, systems: Sequence[System], partitions: int, say: Callable[[str], None]
+) -> Iterator[Ground]:
+    """`broker`: host:port of a Kafka without the payments topics, which loses them again; None = one is started.
+
+    Raises UsageError where a topic is there already, WeirError where no Kafka answers.
+    """
+    with _broker(broker, say) as address, tempfile.TemporaryDirectory(prefix="weir-bench-") as work:
+        admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+        pipeline = load_pipeline(PIPELINE)
+        topics = _topics(pipeline, systems, partitions)
+        _create(admin, topics)
+        try:
+            model = payments_model.write(Path(work) / "payments.onnx")
+            _deploy(address, pipeline, model)
+            yield Ground(address, admin, pipeline, model, Path(work))
+        finally:
+            if broker is not None:
+                _delete(admin, [topic.topic for topic in topics])
+
+
+def _output(pipeline: Pipeline, system: System) -> str:
+    return pipeline.topics.predictions if system.is_weir else f"bench.{system.name}"
+
+
+def _topics(pipeline: Pipeline, systems: Sequence[System], partitions: int) -> list[NewTopic]:
+    # The records' timestamps are event times, long past: a retention by time would delete them at once.
+    keep = {"retention.ms": "-1"}
+    names = [pipeline.lead.topic, pipeline.topics.dead_letters, *(_output(pipeline, s) for s in systems)]
+    topics = [NewTopic(name, partitions, 1, config=keep) for name in dict.fromkeys(names)]
+    alerts = NewTopic(pipeline.topics.alerts, 1, 1)
+    return [*topics, alerts, NewTopic(pipeline.topics.deployments, 1, 1, config={"cleanup.policy": "compact"})]
+
+
+def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
+    """Raises UsageError where one is there already: the bench deletes what it made, and nothing else."""
+    try:
+        existing = admin.list_topics(timeout=10).topics
+    except KafkaException as error:
+        raise WeirError(f"no Kafka answers: {error.args[0].str()}") from None
+    if taken := [topic.topic for topic in topics if topic.topic in existing]:
+        raise UsageError(f"this Kafka has the topics {', '.join(taken)} already; use one without them")
+    for made in admin.create_topics(list(topics)).values():
+        made.result()
+
+
+def _delete(admin: AdminClient, topics: Sequence[str]) -> None:
+    for gone in admin.delete_topics(list(topics)).values():
+        gone.result()
+
+
+def _ours(group: str) -> bool:
+    return group.startswith(("bench-", "payments"))
+
+
+def _deploy(address: str, pipeline: Pipeline, model: Path) -> None:
+    """Makes `model` the champion, as `weir models deploy` would."""
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    version = Version(
+        model=pipeline.model,
+        version="1",
+        uri=model.as_uri(),
+        sha256=sha256,
+        spec_hash=pipeline.spec.hash,
+        output=pipeline.output,
+    )
+    deployment = promote(unscored(pipeline.model), version)
+    producer = Producer({"bootstrap.servers": address, "log_level": 0})
+    producer.produce(pipeline.topics.deployments, to_json(deployment), pipeline.model.encode())
+    producer.flush()
+
+
+@contextmanager
+def _broker(given: str | None, say: Callable[[str], None]) -> Iterator[str]:
+    if given is not None:
+        yield given
+        return
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="weir-kafka-") as folder,
+        KafkaCluster(Path(folder), java_options=()) as kafka,
+    ):
+        say(f"Kafka is up after {time.monotonic() - began:.1f} s")
+        yield kafka.address

@@ -1,0 +1,198 @@
+"""The open-loop bench: from the time a payment should have left to its prediction in a consumer's hand.
+
+What is compared and how it is measured: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from examples.payments import generate
+from loadtest import latency_receiver, latency_sender, scrape
+from loadtest.child import Child
+from loadtest.ground import Ground, ground
+from loadtest.latency_report import Result, Turn, latency_of
+from loadtest.systems import LATENCY, System, Task
+from streams.errors import WeirError
+
+PROBES = 200
+"""Payments before all others, scored before the sender starts: enough for every partition to have some."""
+START_S = 90.0
+IDLE_S = 30.0
+"""Silence after which what has not come is lost."""
+LEAD_S = 0.3
+SCRAPE_BEFORE_S = 0.5
+"""The worker's metrics are read so long before the measured part, for that to take no share in it."""
+
+
+@dataclass(frozen=True)
+class LatencyBench:
+    """Each of `systems` at each of `rates` (records/s) for `seconds` after `warmup` seconds, in each of `rounds`.
+
+    broker: host:port of a Kafka without the payments topics; None = one is started.
+    """
+
+    rates: tuple[int, ...] = (10_000,)
+    seconds: float = 30.0
+    warmup: float = 5.0
+    rounds: int = 2
+    partitions: int = 4
+    systems: tuple[System, ...] = LATENCY
+    broker: str | None = None
+
+    def run(self, say: Callable[[str], None]) -> list[Result]:
+        """By rate and system, in their order. Raises WeirError where a system fails."""
+        turns: defaultdict[tuple[int, str], list[Turn]] = defaultdict(list)
+        with ground(self.broker, self.systems, self.partitions, say) as on:
+            for number in range(1, self.rounds + 1):
+                for rate in self.rates:
+                    for system in self.systems:
+                        turn = self._turn(on, system, rate)
+                        turns[rate, system.name].append(turn)
+                        say(f"round {number} of {self.rounds}: {_told(system, rate, turn)}")
+        return [Result(name, rate, tuple(found)) for (rate, name), found in turns.items()]
+
+    def _turn(self, on: Ground, system: System, rate: int) -> Turn:
+        plan = _Plan(rate, round(rate * self.warmup), round(rate * self.seconds), int(time.time() * 1000))
+        task = Task(
+            broker=on.broker,
+            input=on.input,
+            output=on.output(system),
+            group=f"bench-{system.name}",
+            model=on.model,
+            records=PROBES + plan.records,
+            work=on.work,
+            log=on.work / f"{system.name}.log",
+            http=f"127.0.0.1:{_free_port()}",
+            prompt=True,
+        )
+        on.empty_input()
+        try:
+            with _receiver(plan, task) as receiver, system.run(task) as process, _sender(plan, task) as sender:
+                found = _measure(plan, task, _Processes(sender, receiver, process), weir=system.is_weir)
+        except WeirError as error:
+            raise task.failed(system.name, error) from None
+        on.forget_groups()
+        return found
+
+
+class _Plan(NamedTuple):
+    """`warmup` records and then `measured` ones at `rate`; `start_ms`: event time of the stream's beginning."""
+
+    rate: int
+    warmup: int
+    measured: int
+    start_ms: int
+
+    @property
+    def records(self) -> int:
+        return self.warmup + self.measured
+
+    def intended_s(self) -> np.ndarray:
+        """float64 [records]: seconds from the start to each record's intended time."""
+        return np.arange(self.records) / self.rate
+
+
+class _Processes(NamedTuple):
+    sender: Child
+    receiver: Child
+    system: subprocess.Popen[bytes]
+
+    def check(self) -> None:
+        """Raises WeirError if the system has ended without having done its work."""
+        if self.system.poll() not in (None, 0):
+            raise WeirError(f"it ended with code {self.system.returncode}")
+
+
+def _measure(plan: _Plan, task: Task, processes: _Processes, *, weir: bool) -> Turn:
+    sender, receiver, check = processes.sender, processes.receiver, processes.check
+    sender.hear(START_S, check)
+    probes = generate.Payments(rate=plan.rate, start_ms=plan.start_ms).records(PROBES)
+    generate.produce(task.broker, task.input, probes)
+    if (scored := receiver.hear(2 * START_S, check)["probes"]) < PROBES:
+        raise WeirError(f"it scored {scored} of the first {PROBES} payments in {START_S:.0f} s")
+    start_s = time.monotonic() + LEAD_S
+    sender.tell(repr(start_s))
+    time.sleep(max(0.0, start_s + plan.warmup / plan.rate - SCRAPE_BEFORE_S - time.monotonic()))
+    before = scrape.page(task.http) if weir else ""
+    lasts_s = plan.records / plan.rate
+    sent = sender.hear(lasts_s + latency_sender.FLUSH_S + START_S, check)
+    received = receiver.hear(10 * lasts_s + 2 * IDLE_S, check)
+    after = scrape.page(task.http) if weir else ""
+    if sent["sent"] < plan.records:
+        raise WeirError(f"Kafka took {sent['sent']} of {plan.records} payments: this is no measurement")
+    arrived_s = np.load(_arrivals(task))[PROBES:]
+    latencies_s = (arrived_s - start_s - plan.intended_s())[plan.warmup :]
+    return Turn(
+        latency_of(latencies_s),
+        sent=plan.measured,
+        received=int(np.count_nonzero(~np.isnan(latencies_s))),
+        duplicates=received["duplicates"],
+        late_p99_ms=sent["late_p99_ms"],
+        commit_p99_ms=_p99_ms(before, after, "weir_stage_seconds", stage="commit"),
+        engine_p99_ms=_p99_ms(before, after, "weir_latency_seconds"),
+    )
+
+
+@contextmanager
+def _receiver(plan: _Plan, task: Task) -> Iterator[Child]:
+    """Reads from the end of the output as it is now: nothing is running yet that writes there."""
+    arguments = {
+        "broker": task.broker,
+        "topic": task.output,
+        "probes": PROBES,
+        "records": plan.records,
+        "idle-s": IDLE_S,
+        "start-s": START_S,
+        "out": _arrivals(task),
+    }
+    with Child(latency_receiver.__name__, arguments, task.work / "receiver.log") as child:
+        child.hear(START_S)
+        yield child
+
+
+def _sender(plan: _Plan, task: Task) -> Child:
+    arguments = {
+        "broker": task.broker,
+        "topic": task.input,
+        "rate": plan.rate,
+        "start-ms": plan.start_ms,
+        "skip": PROBES,
+        "records": plan.records,
+    }
+    return Child(latency_sender.__name__, arguments, task.work / "sender.log")
+
+
+def _arrivals(task: Task) -> Path:
+    return task.work / "arrivals.npy"
+
+
+def _p99_ms(before: str, after: str, name: str, **labels: str) -> float | None:
+    found = scrape.quantile(scrape.buckets(before, name, **labels), scrape.buckets(after, name, **labels), 0.99)
+    return None if found is None else found * 1e3
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _told(system: System, rate: int, turn: Turn) -> str:
+    lost = turn.sent - turn.received
+    return (
+        f"{system.name} at {rate:,} records/s: p50 {turn.latency.p50:.1f}, p99 {turn.latency.p99:.1f}, "
+        f"p99.9 {turn.latency.p99_9:.1f} ms{f'; LOST {lost:,} of {turn.sent:,}' if lost else ''}; "
+        f"the sender itself {turn.late_p99_ms:.1f} ms late (p99)"
+    )
