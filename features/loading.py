@@ -105,8 +105,8 @@ async def insert(
             # A write that was not finished leaves rows ahead of the meta; then somebody set the offsets back.
             first = int(ahead.argmax())
             raise CodecError(
-                f"row of {keys[int(found.places[first])]!r}: it covers {found.vectors[first].tolist()}, beyond what was "
-                f"committed, {list(reach)}"
+                f"row of {keys[int(found.places[first])]!r}: it covers {found.vectors[first].tolist()}, "
+                f"beyond what was committed, {list(reach)}"
             )
         stored[partition, entity] = found
     for (partition, entity), texts in missing.items():

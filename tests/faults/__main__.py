@@ -34,10 +34,9 @@ def main() -> int:
                 if given.only and name not in given.only:
                     continue
                 began = time.monotonic()
-                print(f"{name} …", end=" ", file=sys.stderr, flush=True)
                 rows.append(run(scenario, grounds, given.count or (scenario.long if given.long else scenario.short)))
                 said = "ok" if rows[-1].ok else "FAILED: " + "; ".join(rows[-1].problems)
-                print(f"{time.monotonic() - began:.0f} s {said}", file=sys.stderr, flush=True)
+                print(f"{name}: {time.monotonic() - began:.0f} s {said}", file=sys.stderr, flush=True)
     print(json.dumps([row.as_json() for row in rows], indent=2) if given.json else render(rows))
     return 0 if rows and all(row.ok for row in rows) else 1
 

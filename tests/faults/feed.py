@@ -112,13 +112,14 @@ async def _replay(spec: FeatureSpec, partition: int, events: list[Event]) -> np.
 class Load(threading.Thread):
     """Sends a feed at `per_s` records a second; the last quarter only drips until `hurry`.
 
-    sent_s: by stream and partition, the wall-clock time at which each record was sent.
+    sent_s: by stream and partition, the wall-clock time at which each record was sent. drips_s: since when it drips.
     """
 
     def __init__(self, feed: Feed, broker: str, topics: Sequence[str], per_s: float) -> None:
         super().__init__(name="load", daemon=True)
         self.failed: list[str] = []
         self.sent_s: dict[tuple[int, int], list[float]] = defaultdict(list)
+        self.drips_s = float("inf")
         self._feed, self._topics, self._per_s = feed, list(topics), per_s
         self._hurry, self._halt = threading.Event(), threading.Event()
         self._acked: Counter[tuple[str, int]] = Counter()
@@ -166,6 +167,8 @@ class Load(threading.Thread):
             due += (1 if i < drip else _DRIP) / self._per_s
             if self._halt.is_set():
                 return
+            if i == drip:
+                self.drips_s = time.time()
             self._produce(self._topics[stream], value, key, partition, timestamp, headers)
             self.sent_s[stream, partition].append(time.time())
         while len(self._producer) and not self._halt.is_set():

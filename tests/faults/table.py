@@ -86,17 +86,9 @@ class Scenario:
     run: Callable[[Grounds, int], Row]
 
 
-SCENARIOS: dict[str, Scenario] = {}
-
-
-def scenario(name: str, fault: str, *, short: int, long: int) -> Callable[[Callable[..., Row]], Callable[..., Row]]:
-    """Registers a scenario. fault: as the table names it; short, long: how often it is done."""
-
-    def register(run: Callable[..., Row]) -> Callable[..., Row]:
-        SCENARIOS[name] = Scenario(name, fault, short, long, run)
-        return run
-
-    return register
+def scenario(name: str, fault: str, *, short: int, long: int) -> Callable[[Callable[..., Row]], Scenario]:
+    """Makes a scenario of a function. fault: as the table names it; short, long: how often it is done."""
+    return lambda run: Scenario(name, fault, short, long, run)
 
 
 _HEAD = ("fault", "count", "lost", "duplicated", "order violations", "feature mismatches", "aborted records", "stall s")

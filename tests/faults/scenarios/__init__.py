@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from tests.faults.scenarios import brokers, endtxn, kills, membership, offsets, poison, stores, unprotected, zombies
-from tests.faults.table import SCENARIOS
+from tests.faults.table import Scenario
 
-__all__ = [
-    "SCENARIOS",
-    "brokers",
-    "endtxn",
-    "kills",
-    "membership",
-    "offsets",
-    "poison",
-    "stores",
-    "unprotected",
-    "zombies",
-]
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for module in (kills, brokers, zombies, membership, stores, offsets, endtxn, poison, unprotected)
+    for scenario in vars(module).values()
+    if isinstance(scenario, Scenario)
+}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect
+
+import orjson
 
 from tests.faults.fleet import Fleet
-from tests.faults.system import Grounds
+from tests.faults.system import Grounds, System
 from tests.faults.table import Row, scenario
 
 EVERY_S = 5.0
 GAP_S = 15.0
+_AROUND_S = 0.5
 
 
 @scenario("membership", "a worker joins and leaves every 5 s, seconds", short=30, long=600)
@@ -18,8 +22,8 @@ def membership(grounds: Grounds, seconds: int) -> Row:
     """The third worker comes and goes; streams of one partition number stay in one worker all the time."""
     row = Row("a worker joins and leaves every 5 s (seconds)", seconds)
     with grounds.system("streams", 60_000 if seconds < 60 else 700_000, 1500.0, workers=2) as system:
-        splits = _Splits(system.fleet)
-        splits.start()
+        looks = _Looks(system.fleet)
+        looks.start()
         system.progress()
         until, joined = time.monotonic() + seconds, 0
         while time.monotonic() < until:
@@ -34,10 +38,12 @@ def membership(grounds: Grounds, seconds: int) -> Row:
             system.say("worker 2 has left")
             time.sleep(EVERY_S)
         system.progress()
-        splits.end()
-        row.problems += splits.found[:3]
+        looks.end()
+        row.problems += looks.split[:3]
         system.finish(row).judge(aborts=False)
-    row.notes.append(f"joined {joined} times; {splits.looks} looks at who has which partition of which stream")
+        stayed_s = looks.longest_wait(system)
+    row.notes.append(f"joined {joined} times; {len(looks.owners)} looks at who has which partition of which stream")
+    row.notes.append(f"an event of a partition that stayed where it was waited for {stayed_s:.2f} s at most")
     if row.stall_s > GAP_S:
         row.problems.append(f"a partition stood still for {row.stall_s:.1f} s")
     return row
@@ -63,23 +69,41 @@ def rolling(grounds: Grounds, count: int) -> Row:
     return row
 
 
-class _Splits(threading.Thread):
-    """Asks every worker which partitions it has, all the time."""
+class _Looks(threading.Thread):
+    """Asks every worker which partitions it has, all the time. owners: when, and by partition which worker had it."""
 
     def __init__(self, fleet: Fleet) -> None:
-        super().__init__(name="splits", daemon=True)
-        self.found: list[str] = []
-        self.looks = 0
+        super().__init__(name="looks", daemon=True)
+        self.split: list[str] = []
+        self.owners: list[tuple[float, dict[int, int]]] = []
         self._fleet, self._halt = fleet, threading.Event()
 
     def run(self) -> None:
-        while not self._halt.wait(0.2):
+        while not self._halt.wait(0.1):
+            owner = {}
             for member in self._fleet.members:
-                offsets = member.status().get("offsets", {})
-                self.looks += bool(offsets)
+                status = member.status()
+                owner.update(dict.fromkeys(status.get("partitions", ()), member.number))
+                offsets = status.get("offsets", {})
                 if len({tuple(sorted(by_partition)) for by_partition in offsets.values()}) > 1:
-                    self.found.append(f"worker {member.number} has streams of different partitions: {offsets}")
+                    self.split.append(f"worker {member.number} has streams of different partitions: {offsets}")
+            self.owners.append((time.time(), owner))
 
     def end(self) -> None:
         self._halt.set()
         self.join(10)
+
+    def longest_wait(self, system: System) -> float:
+        """Seconds from sending an event to its committed prediction, of partitions that had one owner meanwhile."""
+        times = [at for at, _ in self.owners]
+        longest = 0.0
+        for seen in system.watch.found[system.pipeline.topics.predictions]:
+            source = orjson.loads(seen.value)["source"]
+            sent_s = system.load.sent_s[0, source["partition"]][source["offset"]]
+            wait_s = seen.appended_s - sent_s
+            if sent_s < system.load.drips_s and wait_s > longest:
+                begin = bisect(times, sent_s - _AROUND_S) - 1
+                looks = self.owners[max(0, begin) : bisect(times, seen.appended_s + _AROUND_S) + 1]
+                if len({owner.get(seen.partition) for _, owner in looks}) == 1:
+                    longest = wait_s
+        return longest
