@@ -32,7 +32,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server
 	@$(PY) -m loadtest.kafka >&2
-	@$(PY) -m pytest -m "not faults" $(ARGS)
+	@$(PY) -m pytest $(ARGS)
 
 bench: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server

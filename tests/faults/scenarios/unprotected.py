@@ -44,8 +44,10 @@ def state_dropped(grounds: Grounds, count: int) -> Row:
 
 @scenario("off-fencing", "protection off: no fencing", short=2, long=4)
 def no_fencing(grounds: Grounds, count: int) -> Row:
+    """Few commits, so that what stops has a transaction open."""
     row = Row("protection off: no fencing", count)
-    with grounds.system("payments", *_size(count), unprotected="no_fencing") as system:
+    settings = {"WEIR_COMMIT_INTERVAL": "1000"}
+    with grounds.system("payments", *_size(count), unprotected="no_fencing", **settings) as system:
         for number in range(count):
             system.progress()
             _stop_and_go(system, number % len(system.fleet.members))
