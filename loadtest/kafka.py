@@ -38,6 +38,7 @@ controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
 log.retention.ms=-1
+log.retention.check.interval.ms=10000
 num.partitions=4
 default.replication.factor={replicas}
 min.insync.replicas={in_sync}

