@@ -1,7 +1,8 @@
 """The model registry: versions with their lineage, and the routing table with its history, in MLflow.
 
 MLflow's registry alone is used (names, versions, tags, aliases); models are never loaded through it, and
-workers never talk to it. Importing it takes seconds, so that happens on first use.
+workers never talk to it. Importing it takes seconds, so that happens on first use, and not for a registry on
+SQLite that is still empty.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Registry:
 
     def __init__(self, uri: str, artifacts_dir: Path) -> None:
         self._uri = uri
+        path = uri.removeprefix("sqlite:///")
+        self._file = Path(path) if path != uri else None
         self._artifacts_dir = artifacts_dir.absolute()
 
     def register(
@@ -105,6 +108,8 @@ class Registry:
     def versions(self, model: str) -> list[Registered]:
         """All versions that were registered here, newest first; none for a model that is not known."""
         _check_name(model)
+        if self._is_new:
+            return []
         aliases: dict[str, list[str]] = {}
         with self._mlflow() as client:
             found = list(client.search_model_versions(f"name = '{model}'", max_results=10_000))
@@ -125,6 +130,8 @@ class Registry:
     def routing(self, model: str) -> Deployment | None:
         """The current deployment, or None before the first."""
         _check_name(model)
+        if self._is_new:
+            return None
         with self._mlflow() as client:
             tags = self._tags(client, model) or {}
         history = _history(tags)
@@ -148,15 +155,23 @@ class Registry:
         Called again, it goes one further back.
         """
         _check_name(model)
+        nothing_before = RegistryError(f"{model} has no deployment before the current one to go back to")
+        if self._is_new:
+            raise nothing_before
         with self._mlflow() as client:
             tags = self._tags(client, model) or {}
             history = _history(tags)
             if len(history) < 2:
-                raise RegistryError(f"{model} has no deployment before the current one to go back to")
+                raise nothing_before
             current, previous = _deployment(tags, history[-1]), _deployment(tags, history[-2])
             deployment = rollout.rollback(current, previous)
             _store(client, deployment, [*history[:-2], deployment.id], tags)
         return deployment
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether nothing has been registered yet: known without MLflow, which takes seconds to import."""
+        return self._file is not None and not self._file.exists()
 
     @contextmanager
     def _mlflow(self) -> Iterator[MlflowClient]:
@@ -174,9 +189,8 @@ class Registry:
     def _client(self) -> MlflowClient:
         from mlflow.tracking import MlflowClient
 
-        path = self._uri.removeprefix("sqlite:///")
-        if path != self._uri:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the store is imported only now
             return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)

@@ -91,9 +91,6 @@ def publish(pipeline: Pipeline, settings: Settings, broker: str, deployment: Dep
 
 def publish_current(pipeline: Pipeline, settings: Settings, broker: str) -> Deployment | None:
     """Publishes what the registry says, if anything: an embedded broker starts empty."""
-    path = sqlite_path(settings)
-    if path is not None and not path.exists():
-        return None  # no registry yet; MLflow takes seconds to import
     deployment = open_registry(settings).routing(pipeline.model)
     if deployment is not None:
         publish(pipeline, settings, broker, deployment)

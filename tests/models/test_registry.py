@@ -130,8 +130,9 @@ def test_another_process_sees_what_was_registered_and_prints_nothing(
 
 def test_a_new_registry_prints_nothing(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from models.registry import Registry; "
-        "print(Registry('sqlite:///new/registry.db', Path('new/artifacts')).routing('h'))"
+        "from pathlib import Path; from models import rollout; from models.registry import Registry; "
+        "r = Registry('sqlite:///new/registry.db', Path('new/artifacts')); "
+        "r.set_routing(rollout.unscored('h')); print(r.routing('h').champion)"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -143,6 +144,21 @@ def test_a_new_registry_prints_nothing(tmp_path: Path) -> None:
     )
     assert (done.stdout, done.stderr) == ("None\n", "")
     assert [p.name for p in tmp_path.iterdir()] == ["new"], "nothing beside what was asked for"
+
+
+def test_a_registry_that_has_no_file_yet_is_empty_and_does_without_mlflow(tmp_path: Path) -> None:
+    """MLflow takes seconds to import."""
+    code = (
+        "import sys; from pathlib import Path; from models.errors import RegistryError;"
+        "from models.registry import Registry; "
+        f"r = Registry('sqlite:///{tmp_path}/r.db', Path('{tmp_path}'))\n"
+        "try: r.rollback('m')\n"
+        "except RegistryError as error: said = str(error)\n"
+        "print(r.versions('m'), r.routing('m'), said, 'mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split("\n")[0] == "[] None m has no deployment before the current one to go back to False"
+    assert not (tmp_path / "r.db").exists()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a'b", "a:b", "ü"])
