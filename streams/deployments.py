@@ -155,7 +155,7 @@ class Serving:
         self._show()
         log.info("deployment in use", deployment=self.scorer.deployment.id, versions=self.versions())
         if old is not None:
-            old.close()
+            _free(old)
 
     def fall_back(self, reason: str) -> Scorer | None:
         """Takes the deployment in use out of service; returns the one before it, now in use again, if there is one."""
@@ -163,7 +163,7 @@ class Serving:
         self.refused = reason
         self._show()
         if failed is not None:
-            failed.close()
+            _free(failed)
         return self.scorer
 
     def versions(self) -> list[tuple[str, str]]:
@@ -206,12 +206,20 @@ class Serving:
                 self._refuse(wanted, f"{type(error).__name__}: {error}")
             else:
                 self.refused = ""
-                if self._next is not None:
-                    self._next.close()
-                self._next = scorer
+                replaced, self._next = self._next, scorer
+                if replaced is not None:
+                    _free(replaced)
 
     def _refuse(self, deployment: Deployment, reason: str) -> None:
         if reason != self.refused:
             self._metrics.inc("weir_model_switches_total", result="refused")
             log.error("deployment refused, the one before stays", deployment=deployment.id, reason=reason)
         self.refused = reason
+
+
+def _free(scorer: Scorer) -> None:
+    """Closes a scorer that nobody uses any more; what it cannot free is said, and costs nobody a score."""
+    try:
+        scorer.close()
+    except Exception as error:
+        log.error("a deployment could not be freed", deployment=scorer.deployment.id, error=repr(error))

@@ -278,6 +278,28 @@ async def test_a_fault_while_loading_is_a_refusal(models: Models, monkeypatch: p
     assert models.metrics.value("weir_model_switches_total", result="refused") == 1
 
 
+async def test_a_scorer_that_cannot_be_freed_is_said_and_the_next_one_serves(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_: Scorer) -> None:
+        raise RuntimeError("a fault of the runtime")
+
+    monkeypatch.setattr(Scorer, "close", faulty)
+    versions = [models.version(str(i), i / 10) for i in range(1, 6)]
+    with capture_logs() as lines:
+        await models.load(deployment("d1", versions[0]))
+        await models.load(deployment("d2", versions[1]))  # d1 goes before its switch
+        models.serving.switch()
+        for i in (2, 3):
+            await models.load(deployment(f"d{i + 1}", versions[i]))
+            models.serving.switch()  # the second frees d2
+        models.serving.fall_back("it fails")  # frees d4
+    assert models.score() == 0.3
+    errors = [line for line in lines if line["log_level"] == "error"]
+    assert [line["deployment"] for line in errors] == ["d1", "d2", "d4"]
+    assert {line["error"] for line in errors} == {"RuntimeError('a fault of the runtime')"}
+
+
 async def test_the_metrics_name_the_deployment_that_is_fallen_back_to(models: Models) -> None:
     def shown(id: str, name: str) -> float:
         return models.metrics.value("weir_model_info", model="fraud", version=name, arm="champion", deployment=id)
