@@ -110,6 +110,11 @@ def producer_config(base: Config) -> Config:
     }
 
 
+def waiting_for(broker: str) -> str:
+    """What a process says while no broker has answered it yet."""
+    return f"waiting for Kafka at {broker}"
+
+
 def partition_counts(admin: AdminClient, topics: Sequence[str], *, embedded: bool = False) -> dict[str, int]:
     """Partitions of each topic, 0 where it does not exist. Raises BrokerUnavailable.
 
@@ -214,6 +219,7 @@ def prepare_topics(
     """
     admin = AdminClient(config)
     said = ""
+    say(waiting_for(config["bootstrap.servers"]))  # the first answer may take its time
     while not stopped():
         try:
             topics = [source.topic for source in pipeline.sources]
@@ -231,7 +237,7 @@ def prepare_topics(
             missing = ", ".join(topic for topic, count in counts.items() if not count)
             waiting = f"waiting for topics that do not exist yet: {missing}"
         except BrokerUnavailable as error:
-            waiting = str(error)
+            waiting = f"{waiting_for(config['bootstrap.servers'])}: {error}"
         if waiting != said:
             log.warning(waiting)
             say(waiting)

@@ -28,7 +28,7 @@ from monitors.predictions import Kinds, Prediction, SeenOffsets, prediction_deco
 from streams.embedded import find_embedded
 from streams.errors import WeirError
 from streams.http import HttpServer
-from streams.kafka import BrokerUnavailable, client_config, consumer_config, partition_counts
+from streams.kafka import BrokerUnavailable, client_config, consumer_config, partition_counts, waiting_for
 from streams.labels import LabelReader
 from streams.pipeline import Pipeline
 from streams.settings import Settings
@@ -285,7 +285,7 @@ async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
     stopping = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stopping.set)
-    waiting: dict[str, Any] = {"broker": "not connected yet"}
+    waiting: dict[str, Any] = {"broker": waiting_for(broker)}
     host, port = settings.http_address
     server = HttpServer(
         host,
@@ -298,7 +298,7 @@ async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
     await server.start()
     try:
         while waiting and not stopping.is_set():
-            await _try_to_connect(monitor, waiting, stopping)
+            await _try_to_connect(monitor, broker, waiting, stopping)
         while not stopping.is_set():
             await asyncio.to_thread(monitor.poll, 0.1)
         if not waiting:
@@ -307,14 +307,16 @@ async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
         await server.stop()
 
 
-async def _try_to_connect(monitor: Monitor, waiting: dict[str, Any], stopping: asyncio.Event) -> None:
+async def _try_to_connect(
+    monitor: Monitor, broker: str, waiting: dict[str, Any], stopping: asyncio.Event
+) -> None:
     before = dict(waiting)
     try:
         connected = await asyncio.to_thread(monitor.connect)
         waiting["broker"] = "the pipeline's topics do not exist yet"
     except BrokerUnavailable as error:
         connected = False
-        waiting["broker"] = str(error)
+        waiting["broker"] = f"{waiting_for(broker)}: {error}"
     if connected:
         waiting.clear()
         log.info("monitoring")

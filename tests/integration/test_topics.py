@@ -29,6 +29,20 @@ def test_a_worker_waits_for_a_topic_and_does_not_create_it_by_asking(
         worker.assert_calm()
 
 
+def test_a_process_without_a_broker_says_at_once_where_it_looks_for_one(tmp_path: Path, name: str) -> None:
+    tape = payments(tmp_path, name, 1)
+    nobody = {"WEIR_BROKER": "127.0.0.1:9", "WEIR_REDIS": "redis://127.0.0.1:9"}
+    servers = Servers("127.0.0.1:9", "redis://127.0.0.1:9", tmp_path, nobody)
+    for role in ("worker", "monitor"):
+        with Worker(tape.path, servers, role=role) as process:
+            process.wait_for(lambda process=process: process.get("/health/ready")[0] == 503, 60)  # type: ignore[misc]
+            process.wait_for(
+                lambda process=process: "waiting for Kafka at 127.0.0.1:9" in str(process.get("/health/ready")),  # type: ignore[misc]
+                2,
+            )
+            assert process.stop() == 0, process.last_words
+
+
 @pytest.mark.parametrize("deployed_before", [False, True])
 def test_outputs_are_like_the_sources_and_deployments_one_compacted_partition(
     real: Servers, kafka: KafkaCluster, tmp_path: Path, name: str, deployed_before: bool

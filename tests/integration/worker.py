@@ -35,11 +35,11 @@ class Servers:
 class Worker:
     """One `weir worker PIPELINE`. As a context manager it is started, and killed if it still runs at the end.
 
-    settings: WEIR_ and OTEL_ variables, by their whole name.
+    role: the command, if not worker. settings: WEIR_ and OTEL_ variables, by their whole name.
     """
 
-    def __init__(self, pipeline: Path, servers: Servers, **settings: str) -> None:
-        self._command = [sys.executable, "-m", "streams.cli", "worker", str(pipeline)]
+    def __init__(self, pipeline: Path, servers: Servers, *, role: str = "worker", **settings: str) -> None:
+        self._command = [sys.executable, "-m", "streams.cli", role, str(pipeline)]
         self._url = f"http://127.0.0.1:{(port := _free_port())}"
         self._log = servers.data_dir / f"worker-{port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "OTEL_"))}
