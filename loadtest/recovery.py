@@ -5,9 +5,7 @@ What is measured and how: docs/performance.md.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +18,6 @@ from loadtest.ledger import Ledger
 from loadtest.live import Live, ends, history
 from loadtest.report import machine
 from loadtest.service import Service, payments_service
-from streams.cli.output import emit, progress, table
 from streams.errors import WeirError
 
 COLUMNS = ("Redis", "kill", "process", "model", "group", "state", "= ready", "all write", "on time", "replayed")
@@ -110,11 +107,11 @@ def run(
     entities: int = 100_000,
     each: int = 4,
     per_s: float = 2000.0,
-    repeats: int = 3,
+    kills: int = 3,
     partitions: int = 4,
     settle_s: float = 10.0,
 ) -> Recovery:
-    """Kills a worker `repeats` times with Redis whole and as often with Redis wiped, in turns.
+    """Kills a worker `kills` times with Redis whole and as often with Redis wiped, in turns.
 
     Each of `entities` users has paid `each` times in the day before; `per_s` payments a second follow, all the time.
     settle_s: on time for so long before each kill. Raises WeirError where a worker does not come back.
@@ -131,12 +128,12 @@ def run(
             ledger.start()
             service.worker.wait(lambda: ledger.seen >= records, _FILL_S, "the day before")
             live.start()
-            kills, rows = [], []
-            for turn in range(1, repeats + 1):
+            found, rows = [], []
+            for turn in range(1, kills + 1):
                 for redis in ("whole", "wiped"):
                     rows.append(_settle(service, entities, partitions, settle_s))
-                    kills.append(_kill(service, ledger, redis, settle_s))
-                    say(f"{turn} of {repeats}: {_spoken(kills[-1])}")
+                    found.append(_kill(service, ledger, redis, settle_s))
+                    say(f"{turn} of {kills}: {_spoken(found[-1])}")
             live.halt()
             until = ends(service.address, service.source)
             lost, duplicated = ledger.finish(until, _END_S)
@@ -144,7 +141,7 @@ def run(
             live.halt()
             ledger.close()
     return Recovery(
-        entities, records, per_s, partitions, min(rows), tuple(kills), sum(until.values()), lost, duplicated
+        entities, records, per_s, partitions, min(rows), tuple(found), sum(until.values()), lost, duplicated
     )
 
 
@@ -272,19 +269,3 @@ def _spoken(kill: Kill) -> str:
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="How long a worker is away after kill -9.")
-    parser.add_argument("--entities", type=int, default=100_000)
-    parser.add_argument("--rate", type=float, default=2000.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    found = run(progress, entities=given.entities, per_s=given.rate, repeats=given.repeats)
-    emit(found.as_json(), as_json=given.json, text=f"{table(COLUMNS, found.as_rows())}\n{found.summary()}")
-    sys.exit(not found.passed)
-
-
-if __name__ == "__main__":
-    main()

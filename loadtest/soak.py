@@ -5,9 +5,7 @@ What is measured and how: docs/performance.md.
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +24,6 @@ from loadtest.measure import OutputCount, steady, watch
 from loadtest.report import machine
 from loadtest.service import Service, payments_service
 from models.rollout import Version
-from streams.cli.output import emit, progress, table
 from streams.errors import WeirError
 
 COLUMNS = ("soak", "")
@@ -285,22 +282,3 @@ def _peak(service: Service, users: int, say: Callable[[str], None]) -> float:
 def _switches(service: Service) -> _Switches:
     counted = (service.worker.metric("weir_model_switches_total", f'result="{result}"') for result in _Switches._fields)
     return _Switches(*map(round, counted))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Whether a worker stays as it is.")
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--rate", type=float, default=None)
-    parser.add_argument("--warm-up", type=float, default=120.0)
-    parser.add_argument("--plot", type=Path, default=None)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    found = run(progress, minutes=given.minutes, per_s=given.rate, warm_up_s=given.warm_up)
-    if given.plot is not None:
-        found.plot(given.plot)
-    emit(found.as_json(), as_json=given.json, text=table(COLUMNS, found.as_rows()))
-    sys.exit(not found.passed)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,9 @@ from streams.errors import UsageError
 
 SHORT_RECORDS = 30_000
 SHORT_RATE, SHORT_SECONDS = 1_000, 3.0
+SHORT_ENTITIES, SHORT_MINUTES = 2_000, 0.5
+WARM_UP_S = 120.0
+"""Of a soak; a third of it where that is shorter."""
 
 
 class Mode(StrEnum):
@@ -20,47 +23,76 @@ class Mode(StrEnum):
 
     peak = "peak"
     latency = "latency"
+    recovery = "recovery"
+    soak = "soak"
 
 
+_COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
-    Mode.peak: ("records", "plot"),
-    Mode.latency: ("rate", "seconds", "warmup"),
+    "records": (Mode.peak,),
+    "plot": (Mode.peak, Mode.soak),
+    "rate": (Mode.latency, Mode.recovery, Mode.soak),
+    "seconds": (Mode.latency,),
+    "warmup": (Mode.latency,),
+    "rounds": (*_COMPARED, Mode.recovery),
+    "systems": _COMPARED,
+    "broker": _COMPARED,
+    "entities": (Mode.recovery,),
+    "minutes": (Mode.soak,),
 }
-"""The options that mean nothing in any other mode."""
+"""The modes of options that mean nothing in the others."""
 
 
 def bench(
     context: typer.Context,
     mode: Annotated[
-        Mode, typer.Argument(help="peak: a full topic, as fast as it goes; latency: payments at a steady rate.")
+        Mode,
+        typer.Argument(
+            help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
+            "killed; soak: half of the peak and model swaps, for long."
+        ),
     ] = Mode.peak,
     records: Annotated[int, typer.Option(min=1000, help="peak: payments to score.")] = 1_000_000,
     rate: Annotated[
         list[str] | None,
-        typer.Option(help="latency: payments a second, or several separated by commas; default: 10000."),
+        typer.Option(
+            help="Payments a second. latency: or several separated by commas, default 10000; recovery: default 2000; "
+            "soak: default half of the peak."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="latency: how long each turn is measured.")] = 30.0,
     warmup: Annotated[float, typer.Option(min=1, help="latency: seconds at the same rate before that.")] = 5.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each system; the median is reported.")] = 2,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Turns of each system, default 2; recovery: kills, default 3. Medians are reported."),
+    ] = None,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the payments topic.")] = 4,
     systems: Annotated[str, typer.Option(help="Which to run, separated by commas; default: all.")] = "",
     broker: Annotated[
         str | None, typer.Option(help="host:port of a Kafka to use; default: one is fetched and started.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="peak: write the charts to this SVG file.")] = None,
+    entities: Annotated[int, typer.Option(min=100, help="recovery: users that have state.")] = 100_000,
+    minutes: Annotated[float, typer.Option(min=0.1, help="soak: how long, the warm-up included.")] = 15.0,
+    plot: Annotated[Path | None, typer.Option(help="peak, soak: write the chart to this SVG file.")] = None,
     short: Annotated[
         bool, typer.Option("--short", help="Does it run? One round of a few seconds; its figures mean little.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Weir and hand-written loops (peak: stock Faust too) score the same payments, in turns, on one real Kafka."""
+    """How Weir scores payments on a real Kafka: fast, soon, beside what one would write by hand; killed; for long."""
     _refuse_others(context, mode)
+    rates = (SHORT_RATE,) if short else _rates(rate or [])
     if mode is Mode.latency:
-        rates = (SHORT_RATE,) if short else _rates(rate or [])
-        rounds, seconds, warmup = (1, SHORT_SECONDS, 1.0) if short else (rounds, seconds, warmup)
-        _latency(rates, seconds, warmup, rounds, partitions, systems, broker, as_json=as_json)
+        seconds, warmup = (SHORT_SECONDS, 1.0) if short else (seconds, warmup)
+        rounds = 1 if short else rounds or 2
+        _latency(rates or (10_000,), seconds, warmup, rounds, partitions, systems, broker, as_json=as_json)
+    elif mode is Mode.recovery:
+        entities, rounds = (SHORT_ENTITIES, 1) if short else (entities, rounds or 3)
+        _recovery(entities, _one(rates) or 2_000, rounds, partitions, as_json=as_json)
+    elif mode is Mode.soak:
+        _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
     else:
-        records, rounds = (SHORT_RECORDS, 1) if short else (records, rounds)
+        records, rounds = (SHORT_RECORDS, 1) if short else (records, rounds or 2)
         _peak(records, rounds, partitions, systems, broker, plot, as_json=as_json)
 
 
@@ -110,18 +142,50 @@ def _latency(
         raise typer.Exit(1)
 
 
+def _recovery(entities: int, per_s: int, kills: int, partitions: int, *, as_json: bool) -> None:
+    """Ends with 1 if a prediction was lost or made twice."""
+    from loadtest.recovery import COLUMNS, run
+
+    start(report=True)
+    found = run(progress, entities=entities, per_s=per_s, kills=kills, partitions=partitions)
+    emit(found.as_json(), as_json=as_json, text=f"{table(COLUMNS, found.as_rows())}\n{found.summary()}")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _soak(minutes: float, per_s: int | None, partitions: int, plot: Path | None, *, as_json: bool) -> None:
+    """Ends with 1 if the worker has grown, or predictions or swaps were lost."""
+    from loadtest.soak import COLUMNS, run
+
+    start(report=True)
+    warm_up_s = min(WARM_UP_S, minutes * 60 / 3)
+    found = run(progress, minutes=minutes, per_s=per_s, partitions=partitions, warm_up_s=warm_up_s)
+    if plot is not None:
+        found.plot(plot)
+    emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _one(rates: tuple[int, ...]) -> int | None:
+    """The rate, if one was given. UsageError for several."""
+    if len(rates) > 1:
+        raise UsageError("--rate: one number here; several are for `weir bench latency`")
+    return rates[0] if rates else None
+
+
 def _rates(given: list[str]) -> tuple[int, ...]:
-    """Of `--rate 2000,10000 --rate 30000`; 10,000 by default. UsageError for what is no number above 0."""
-    texts = [text.strip() for one in given for text in one.split(",") if text.strip()] or ["10000"]
+    """Of `--rate 2000,10000 --rate 30000`. UsageError for what is no number above 0."""
+    texts = [text.strip() for one in given for text in one.split(",") if text.strip()]
     if wrong := [text for text in texts if not (text.isdecimal() and int(text) > 0)]:
         raise UsageError(f"--rate {wrong[0]}: write payments a second, such as 2000,10000")
     return tuple(dict.fromkeys(map(int, texts)))
 
 
 def _refuse_others(context: typer.Context, mode: Mode) -> None:
-    """UsageError for an option that was given and belongs to another mode."""
-    for other, names in _ONLY.items():
-        for name in names if other is not mode else ():
-            source = context.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                raise UsageError(f"--{name} is for `weir bench {other.value}`, not for {mode.value}")
+    """UsageError for an option that was given and belongs to other modes."""
+    for name, modes in _ONLY.items():
+        source = context.get_parameter_source(name)
+        if mode not in modes and source is not None and source.name == "COMMANDLINE":
+            listed = ", ".join(one.value for one in modes)
+            raise UsageError(f"--{name} is for `weir bench {listed}`, not for {mode.value}")

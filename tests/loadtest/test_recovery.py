@@ -118,7 +118,7 @@ def test_one_lost_or_doubled_prediction_fails_it() -> None:
 @pytest.mark.slow
 def test_a_killed_worker_comes_back_with_all_of_its_state_however_redis_fared() -> None:
     said: list[str] = []
-    found = run(said.append, entities=500, each=2, per_s=300.0, repeats=1, partitions=2, settle_s=1.0)
+    found = run(said.append, entities=500, each=2, per_s=300.0, kills=1, partitions=2, settle_s=1.0)
     assert [k.redis for k in found.kills] == ["whole", "wiped"]
     for k in found.kills:
         assert 0 < k.process_s <= k.model_s <= k.group_s <= k.ready_s
