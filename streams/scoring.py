@@ -37,7 +37,7 @@ from streams.rounds import ScoredRows, Work, assemble
 from streams.source import Source
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
-from streams.tracing import Tracer
+from streams.tracing import Spans, Tracer
 from streams.transactions import Void
 
 log = structlog.get_logger(__name__)
@@ -187,15 +187,17 @@ class Scoring:
         while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
         values = self._encode(work.rows, features, scores) if len(work.rows) else []
+        traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         clock.mark("encode")
         async with self._sending:  # nothing is awaited inside
             if values:
-                self._outputs.send(work.rows, values, self._traces(work, clock, scores))
+                self._outputs.send(work.rows, values, traces)
             self._outputs.send_dead(work.dead)
             while self._inference.alerts:
                 self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
             self._acknowledge(work)
         clock.mark("produce")
+        self._tracer.end(spans, clock.stages())
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
         self._tally.round(work, features, scores, self._serving.deployment)
@@ -272,15 +274,15 @@ class Scoring:
         self._metrics.inc("weir_degraded_total", len(marks) - marks.count(b""))
         return marks
 
-    def _traces(self, work: Work, clock: Stopwatch, scores: Scores | None) -> Sequence[bytes | None] | None:
-        headers = work.rows.headers
-        if headers is None:
-            return None
-        parents = [next((v for k, v in row or () if k == "traceparent"), None) for row in headers]
-        if not any(parents):
-            return None
+    def _traces(
+        self, work: Work, began_ns: int, scores: Scores | None
+    ) -> tuple[Sequence[bytes | None] | None, Spans]:
         rows = work.rows
-        version = scores.arms[0][1] if scores and scores.arms else ""
+        if rows.headers is None:
+            return None, Spans()
+        parents = [next((v for k, v in row or () if k == "traceparent"), None) for row in rows.headers]
+        if not any(parents):
+            return None, Spans()
 
         def attributes(i: int) -> dict[str, str | int]:
             return {
@@ -288,10 +290,10 @@ class Scoring:
                 "messaging.source.name": self._topics[0],
                 "messaging.kafka.partition": int(rows.partitions[i]),
                 "messaging.kafka.message.offset": int(rows.offsets[i]),
-                "weir.model.version": version,
+                "weir.model.version": scores.arms[scores.arm[i]][1] if scores and scores.arms else "",
             }
 
-        return self._tracer.record(parents, clock.wall_ns(work.polled_ns), clock.stages(), attributes)
+        return self._tracer.begin(parents, began_ns, attributes)
 
     def _balance(self) -> None:
         """Pauses streams that are far ahead of the others in a merge, and lets them go on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from streams.settings import traces_wanted
@@ -16,6 +17,7 @@ from streams.settings import traces_wanted
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
 
 SHUTDOWN_S = 2.0
 _HEADER = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
@@ -40,6 +42,13 @@ def parse_traceparent(header: bytes) -> TraceParent | None:
     if not trace_id or not span_id:
         return None
     return TraceParent(trace_id, span_id, bool(int(found[3], 16) & 1))
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The spans of a round that have begun, each with its start in ns since 1970; those never ended are not sent."""
+
+    begun: list[tuple[Span, int]] = field(default_factory=list)
 
 
 class Tracer:
@@ -73,27 +82,35 @@ class Tracer:
     def exports(self) -> bool:
         return self._provider is not None
 
-    def record(
-        self,
-        traceparents: Sequence[bytes | None],
-        start_ns: int,
-        stages: Sequence[Stage],
-        attributes: Callable[[int], Attributes],
-    ) -> list[bytes | None]:
-        """The `traceparent` of each prediction of a round.
+    def begin(
+        self, traceparents: Sequence[bytes | None], start_ns: int, attributes: Callable[[int], Attributes]
+    ) -> tuple[list[bytes | None], Spans]:
+        """The `traceparent` of each prediction of a round, and the spans to `end` when it has been sent.
 
-        A sampled event gets a span `weir.score` from `start_ns` to the end of the last stage, with a child
-        for each stage, and its prediction carries that span; every other header is returned as it came.
-        `attributes` gives the span's by the event's place in the round (topic, partition, offset, model …).
+        A sampled event gets a span `weir.score` from `start_ns` on, and its prediction carries it; every other header
+        is returned as it came. `attributes` gives the span's by the event's place in the round (topic, partition,
+        offset, model …).
         """
-        headers = list(traceparents)
+        headers, spans = list(traceparents), Spans()
         if self._provider is None:
-            return headers
+            return headers, spans
         for row, header in enumerate(headers):
             parent = parse_traceparent(header) if header else None
             if parent is not None and parent.sampled:
-                headers[row] = self._score_span(parent, start_ns, stages, attributes(row)) or header
-        return headers
+                headers[row] = self._begun(parent, start_ns, attributes(row), spans) or header
+        return headers, spans
+
+    def end(self, spans: Spans, stages: Sequence[Stage]) -> None:
+        """Ends a round's spans with its last stage, and gives each of them a child for every stage."""
+        if not spans.begun:
+            return
+        from opentelemetry import trace
+
+        for span, start_ns in spans.begun:
+            inside = trace.set_span_in_context(span)
+            for name, stage_start_ns, stage_end_ns in stages:
+                self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
+            span.end(max([start_ns, *(end_ns for _, _, end_ns in stages)]))
 
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Sends what is left; False if the collector did not take it in `timeout_s`."""
@@ -105,9 +122,7 @@ class Tracer:
         sending.join(timeout_s)
         return not sending.is_alive()
 
-    def _score_span(
-        self, parent: TraceParent, start_ns: int, stages: Sequence[Stage], attributes: Attributes
-    ) -> bytes | None:
+    def _begun(self, parent: TraceParent, start_ns: int, attributes: Attributes, spans: Spans) -> bytes | None:
         from opentelemetry import trace
 
         remote = trace.SpanContext(parent.trace_id, parent.span_id, True, trace.TraceFlags(trace.TraceFlags.SAMPLED))
@@ -116,9 +131,6 @@ class Tracer:
         span = self._tracer.start_span("weir.score", context, trace.SpanKind.CONSUMER, named, start_time=start_ns)
         if not span.is_recording():
             return None
-        inside = trace.set_span_in_context(span)
-        for name, stage_start_ns, stage_end_ns in stages:
-            self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
-        span.end(max([start_ns, *(end for _, _, end in stages)]))
+        spans.begun.append((span, start_ns))
         own = span.get_span_context()
         return b"00-%032x-%016x-01" % (own.trace_id, own.span_id)

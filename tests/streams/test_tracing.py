@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from streams.tracing import TraceParent, Tracer, parse_traceparent
+from streams.tracing import Attributes, TraceParent, Tracer, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{SPAN}-01".encode()
@@ -64,6 +64,15 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     server.server_close()
 
 
+def record(
+    tracer: Tracer, traceparents: Sequence[bytes | None], attributes: Callable[[int], Attributes]
+) -> list[bytes | None]:
+    """The headers of a round that has been sent."""
+    headers, spans = tracer.begin(traceparents, 1_000, attributes)
+    tracer.end(spans, STAGES)
+    return headers
+
+
 def nothing(_: int) -> dict[str, str]:
     return {}
 
@@ -92,7 +101,7 @@ def test_without_an_exporter_headers_pass_through(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     tracer = Tracer.from_environment("fraud")
     assert not tracer.exports
-    assert tracer.record([SAMPLED, None, b"junk"], 1_000, STAGES, nothing) == [SAMPLED, None, b"junk"]
+    assert record(tracer, [SAMPLED, None, b"junk"], nothing) == [SAMPLED, None, b"junk"]
     assert tracer.shutdown()
 
 
@@ -106,7 +115,7 @@ def test_opentelemetrys_own_switches_are_heard(
 
 def test_a_sampled_event_gets_a_span_with_a_child_for_each_stage(collector: Collector) -> None:
     tracer = Tracer.from_environment("fraud")
-    headers = tracer.record([None, SAMPLED], 1_000, STAGES, lambda row: {"weir.offset": 40 + row})
+    headers = record(tracer, [None, SAMPLED], lambda row: {"weir.offset": 40 + row})
     assert tracer.shutdown(10)
     score, features, inference = sorted(collector.spans(), key=lambda s: (s.name != "weir.score", s.name))
     assert (score.trace_id.hex(), score.parent_span_id.hex()) == (TRACE, SPAN)
@@ -125,9 +134,17 @@ def test_a_sampled_event_gets_a_span_with_a_child_for_each_stage(collector: Coll
     assert headers == [None, f"00-{TRACE}-{score.span_id.hex()}-01".encode()]
 
 
+def test_a_round_that_was_not_sent_has_no_spans(collector: Collector) -> None:
+    tracer = Tracer.from_environment("fraud")
+    headers, _ = tracer.begin([SAMPLED], 1_000, nothing)
+    assert headers != [SAMPLED]
+    assert tracer.shutdown(10)
+    assert collector.spans() == []
+
+
 def test_events_that_are_not_sampled_and_headers_that_are_none_make_no_span(collector: Collector) -> None:
     tracer = Tracer.from_environment("fraud")
-    assert tracer.record([UNSAMPLED, b"junk", None], 1_000, STAGES, nothing) == [UNSAMPLED, b"junk", None]
+    assert record(tracer, [UNSAMPLED, b"junk", None], nothing) == [UNSAMPLED, b"junk", None]
     assert tracer.shutdown(10)
     assert collector.spans() == []
 
@@ -135,7 +152,7 @@ def test_events_that_are_not_sampled_and_headers_that_are_none_make_no_span(coll
 def test_the_sampler_of_the_environment_decides(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     tracer = Tracer.from_environment("fraud")
-    assert tracer.record([SAMPLED], 1_000, STAGES, nothing) == [SAMPLED]
+    assert record(tracer, [SAMPLED], nothing) == [SAMPLED]
     assert tracer.shutdown(10)
     assert collector.spans() == []
 
@@ -143,7 +160,7 @@ def test_the_sampler_of_the_environment_decides(collector: Collector, monkeypatc
 def test_the_service_may_be_named_by_the_environment(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "fraud-worker")
     tracer = Tracer.from_environment("fraud")
-    tracer.record([SAMPLED], 1_000, STAGES, nothing)
+    record(tracer, [SAMPLED], nothing)
     assert tracer.shutdown(10)
     resource = {a.key: a.value.string_value for a in collector.requests[0].resource_spans[0].resource.attributes}
     assert resource["service.name"] == "fraud-worker"
@@ -155,7 +172,7 @@ def test_shutting_down_does_not_wait_for_a_collector_that_is_stuck(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     collector.stuck.set()
     tracer = Tracer.from_environment("fraud")
-    tracer.record([SAMPLED], 1_000, STAGES, nothing)
+    record(tracer, [SAMPLED], nothing)
     began = time.monotonic()
     assert not tracer.shutdown(0.2)
     assert time.monotonic() - began < 2
