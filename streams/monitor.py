@@ -1,8 +1,9 @@
 """The monitor: reads a pipeline's predictions and labels, joins them, and archives them for training.
 
-One process a pipeline. It reads all partitions in the group `<pipeline>-monitor` and commits there also, as
-offsets of the scored topic, up to where its predictions have been dealt with: what a replay into an embedded
-broker waits for.
+One process a pipeline. It reads all partitions in the group `<pipeline>-monitor`, and commits what it has read once
+the rows that came of it are archived: a killed monitor reads the last of them again, and training takes one of two
+equal rows. It commits there also, more often and as offsets of the scored topic, up to where its predictions have been
+dealt with: what a replay into an embedded broker waits for.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Monitor:
         self._archive = Archive(folder, kinds)
         self._seen = SeenOffsets()
         self._next: dict[tuple[str, int], int] = {}
+        self._archived: dict[tuple[str, int], int] = {}
         self._committed_at = self._flushed_at = time.monotonic()
         base = client_config(settings, broker, f"{pipeline.name}-monitor", self._broker_error)
         config = consumer_config(settings, base, monitor_group(pipeline))
@@ -171,8 +173,9 @@ class Monitor:
         return len(predictions) + len(labels)
 
     def flush(self) -> None:
-        """Writes what has been joined so far to the archive."""
+        """Writes what has been joined so far to the archive; only then may what it was read from be committed."""
         self._archive.flush()
+        self._archived = dict(self._next)
         self._flushed_at = time.monotonic()
 
     def close(self, *, finished: bool = False) -> None:
@@ -236,15 +239,14 @@ class Monitor:
             self.flush()
 
     def _commit(self, *, asynchronous: bool) -> None:
-        positions = [TopicPartition(t, p, offset) for (t, p), offset in self._next.items()]
-        if not positions:
-            return
+        positions = [TopicPartition(t, p, offset) for (t, p), offset in self._archived.items()]
         lead = self._pipeline.lead.topic
         positions += [TopicPartition(lead, p, offset) for p, offset in self._seen.ends.items()]
-        try:
-            self._consumer.commit(offsets=positions, asynchronous=asynchronous)  # type: ignore[call-overload]
-        except KafkaException as error:
-            self._broker_error(error.args[0])
+        if positions:
+            try:
+                self._consumer.commit(offsets=positions, asynchronous=asynchronous)  # type: ignore[call-overload]
+            except KafkaException as error:
+                self._broker_error(error.args[0])
         self._count()
 
     def _count(self) -> None:

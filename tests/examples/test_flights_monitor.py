@@ -140,6 +140,19 @@ def test_the_next_monitor_goes_on_where_the_last_one_stood(rig: Rig, tmp_path: P
     following.monitor.close()
 
 
+def test_a_killed_monitor_loses_no_row_that_was_joined(rig: Rig, tmp_path: Path) -> None:
+    rig.predict("a", 7)
+    rig.label("a", 20.0)
+    rig.until(lambda: len(rig.joined) == 1 and rig.committed(pipeline.lead.topic) == 8)
+    following = Rig(rig.broker, tmp_path / "archive")  # the first one has not archived, and never says good-bye
+    following.until(lambda: len(following.joined) == 1)
+    following.monitor.flush()
+    rows = pl.read_parquet(following.folder / "*.parquet")
+    assert (rows["id"].to_list(), rows["label"].to_list()) == (["a"], [1.0])
+    following.until(lambda: following.committed(pipeline.topics.predictions) == 1)
+    following.monitor.close()
+
+
 def test_records_that_are_neither_labels_nor_predictions_are_passed_over(rig: Rig) -> None:
     rig.send("flights.arrivals", b"{")
     rig.send("flights.arrivals", None)  # a watermark
