@@ -1,7 +1,8 @@
-"""Features by brute force: a loop over the events in the order of their arrival, from the definitions alone.
+"""Features from their definitions: a loop over the events in the order of their arrival.
 
-Plain Python, and nothing shared with the kernels or the layout of state. Every event of a window is kept; a
-read goes through all of them. Computed features are left to the caller: they are the user's own functions.
+Plain Python, and nothing shared with the kernels or the layout of state. The values of a pane are folded as they
+arrive, a read folds the panes of its window, oldest first; test_features.py holds it against the bare definition.
+Computed features are left to the caller: they are the user's own functions.
 
     with p the event's pane, h the newest pane that the entity has seen of the stream, or p if that is newer,
     and n panes a window: the events in the panes (h - n, p] that arrived before
@@ -35,12 +36,34 @@ class Event(NamedTuple):
     scored: bool = True
 
 
-@dataclass
+@dataclass(slots=True)
+class _Pane:
+    """The events of one pane, folded in the order of their arrival. values: those that are not null."""
+
+    events: int = 0
+    values: int = 0
+    total: float = 0.0
+    least: Number = None
+    most: Number = None
+
+    def add(self, value: Number) -> None:
+        self.events += 1
+        if value is None:
+            return
+        self.values += 1
+        self.total += value
+        if self.least is None or value < self.least:
+            self.least = value
+        if self.most is None or value > self.most:
+            self.most = value
+
+
+@dataclass(slots=True)
 class _Seen:
-    """What one aggregate has seen of one entity."""
+    """What one aggregate has seen of one entity: panes by their number, the time and value of the latest event."""
 
     newest: int | None = None
-    panes: list[tuple[int, Number]] = field(default_factory=list)
+    panes: dict[int, _Pane] = field(default_factory=dict)
     latest: tuple[int, Number] | None = None
 
 
@@ -56,25 +79,28 @@ class Oracle:
         """The event's features by name (None = missing, categories raw), or None if it is not scored."""
         scored = event.stream == 0 and event.scored
         features: dict[str, Any] = {}
-        if scored:
-            for feature in self.spec.features:
-                if isinstance(feature, Value | Category):
-                    features[feature.name] = _known(event.fields[feature.field])
-                elif isinstance(feature, Aggregate):
-                    features[feature.name] = self._read(feature, event)
-        for aggregate in self.spec.aggregates:
-            if aggregate.stream == event.stream:
-                self._add(aggregate, event, scored)
+        for feature in self.spec.features:
+            if isinstance(feature, Aggregate):
+                seen = self._of(feature, event)
+                if scored:
+                    features[feature.name] = self._read(feature, event, seen)
+                if seen is not None and feature.stream == event.stream:
+                    self._add(feature, event, seen, scored)
+            elif scored and isinstance(feature, Value | Category):
+                features[feature.name] = _known(event.fields[feature.field])
         return features if scored else None
 
     def _of(self, aggregate: Aggregate, event: Event) -> _Seen | None:
-        key = tuple(_known(event.fields[name]) for name in aggregate.entity)
+        key = tuple([_known(event.fields[name]) for name in aggregate.entity])
         if None in key:
             return None
-        return self._seen.setdefault((aggregate.name, event.partition, key), _Seen())
+        at = aggregate.name, event.partition, key
+        seen = self._seen.get(at)
+        if seen is None:
+            seen = self._seen[at] = _Seen()
+        return seen
 
-    def _read(self, aggregate: Aggregate, event: Event) -> Number:
-        seen = self._of(aggregate, event)
+    def _read(self, aggregate: Aggregate, event: Event, seen: _Seen | None) -> Number:
         if aggregate.window is None:
             if seen is None or seen.latest is None:
                 return None
@@ -89,12 +115,10 @@ class Oracle:
         if pane <= newest - panes:
             self.late[aggregate.name] += 1
             return None
-        return _folded(aggregate.op, [(p, value) for p, value in seen.panes if newest - panes < p <= pane])
+        window = range(newest - panes + 1, pane + 1)
+        return _folded(aggregate.op, [seen.panes[p] for p in window if p in seen.panes])
 
-    def _add(self, aggregate: Aggregate, event: Event, scored: bool) -> None:
-        seen = self._of(aggregate, event)
-        if seen is None:
-            return
+    def _add(self, aggregate: Aggregate, event: Event, seen: _Seen, scored: bool) -> None:
         value = None if aggregate.field is None else _known(event.fields[aggregate.field])
         if aggregate.window is None:
             if aggregate.op == "last" and value is None:
@@ -106,11 +130,11 @@ class Oracle:
         if seen.newest is not None and pane <= seen.newest - panes:
             self.late[aggregate.name] += not scored
             return
-        seen.newest = pane if seen.newest is None else max(seen.newest, pane)
-        seen.panes.append((pane, value))
-        # No later read covers what lies a whole window back: only to keep a year's events in memory.
-        if seen.panes[0][0] <= seen.newest - panes:
-            seen.panes = [kept for kept in seen.panes if kept[0] > seen.newest - panes]
+        if seen.newest is None or pane > seen.newest:
+            seen.newest = pane
+            # No later read covers what lies a whole window back: only to keep a year's panes in memory.
+            seen.panes = {kept: folded for kept, folded in seen.panes.items() if kept > pane - panes}
+        seen.panes.setdefault(pane, _Pane()).add(value)
 
 
 def features_of(spec: FeatureSpec, events: Iterable[Event]) -> Iterator[dict[str, Any]]:
@@ -126,22 +150,18 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _folded(op: str, events: list[tuple[int, Number]]) -> Number:
-    """Pane by pane, the oldest first; in a pane, by arrival."""
+def _folded(op: str, panes: list[_Pane]) -> Number:
+    """Of panes, the oldest first."""
     if op == "count":
-        return float(len(events))
-    values = [(pane, value) for pane, value in events if value is not None]
+        return float(sum([pane.events for pane in panes]))
     if op == "min":
-        return min((value for _, value in values), default=None)
+        return min((pane.least for pane in panes if pane.least is not None), default=None)
     if op == "max":
-        return max((value for _, value in values), default=None)
+        return max((pane.most for pane in panes if pane.most is not None), default=None)
     total = 0.0
-    for pane in sorted({pane for pane, _ in values}):
-        of_pane = 0.0
-        for other, value in values:
-            if other == pane:
-                of_pane += value
-        total += of_pane
+    for pane in panes:  # from 3.12 on, sum() of floats is not this loop
+        total += pane.total
     if op == "sum":
         return total
-    return total / len(values) if values else None
+    values = sum([pane.values for pane in panes])
+    return total / values if values else None
