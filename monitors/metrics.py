@@ -73,6 +73,8 @@ METRICS: tuple[Row, ...] = (
             "Transactions that were void; their events were read again"),
         Row("weir_rebalances_total", "counter", ("event",), "rebalances",
             "Rebalances: assigned, revoked or lost"),
+        Row("weir_expired_records_total", "counter", ("source",), "records",
+            "Records that Kafka deleted before they were read: the topic's retention is too short"),
         Row("weir_rebalance_seconds", "histogram", ("event",), "seconds",
             "Time in which a rebalance kept the worker from reading, the partitions that stay included", SECONDS),
         Row("weir_broker_errors_total", "counter", ("code",), "errors",

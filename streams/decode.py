@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from streams.batches import WATERMARK_HEADER, Headers, RecordBatch
+from features.spec import Category, Computed, FeatureSpec, Value
+from streams.batches import WATERMARK_HEADER, RecordBatch
+from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
 from streams.source import Source
 
@@ -29,74 +30,6 @@ _MAX_EXACT = 2**53
 _MAX_INT64 = 2**63 - 1
 _AT = re.compile(r"(.*) - at `\$\.(.+?)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.+)`")
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that cannot be used: where it stood, its raw bytes, and why.
-
-    code: the reason as one of a few words, for counting; reason: for a person.
-    """
-
-    stream: int
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    stage: str
-    code: str
-    reason: str
-    field: str
-
-
-@dataclass(slots=True)
-class Decoded:
-    """The usable records of a batch as columns, and what else stood between them.
-
-    keys, ids, offsets, times, fields: of the m usable records; `fields` as features.spec.Columns.
-    headers: list [m] or None.
-    dead: records that are not usable; marks: (offset, time) of watermark records; both in offset order.
-    next_offset: the offset after the batch, usable or not.
-    """
-
-    stream: int
-    partition: int
-    keys: list[bytes | None]
-    ids: list[str]
-    offsets: np.ndarray
-    times: np.ndarray
-    fields: dict[str, Any]
-    headers: list[Headers | None] | None
-    next_offset: int
-    polled_ns: int
-    dead: list[DeadLetter] = field(default_factory=list)
-    marks: list[tuple[int, int]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def cut(self, start: int, stop: int) -> Decoded:
-        """Records [start, stop) alone, without dead letters and marks."""
-        if start == 0 and stop == len(self):
-            return self
-        return Decoded(
-            self.stream,
-            self.partition,
-            self.keys[start:stop],
-            self.ids[start:stop],
-            self.offsets[start:stop],
-            self.times[start:stop],
-            {name: column[start:stop] for name, column in self.fields.items()},
-            None if self.headers is None else self.headers[start:stop],
-            self.next_offset,
-            self.polled_ns,
-        )
-
-    def since(self, offset: int) -> Decoded:
-        """What stands at `offset` or after, dead letters and marks too."""
-        rest = self.cut(int(np.searchsorted(self.offsets, offset)), len(self))
-        dead, marks = [d for d in self.dead if d.offset >= offset], [m for m in self.marks if m[0] >= offset]
-        return replace(rest, dead=dead, marks=marks)
 
 
 class _Bad(Exception):
@@ -265,6 +198,25 @@ class Decoder:
             else:
                 dead.append(_letter(batch, i, _Bad("decode", "empty", "empty value")))
         return _select(batch, keep)
+
+
+def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
+    """A decoder that extracts the fields of `source` that the features read."""
+    wanted = {a.field for a in spec.aggregates if a.stream == stream}
+    naming = {name for a in spec.aggregates if stream in (0, a.stream) for name in a.entity}
+    wanted |= naming
+    if stream == 0:
+        wanted |= {f.field for f in spec.features if isinstance(f, Value | Category)}
+        if any(isinstance(f, Computed) for f in spec.features):
+            wanted |= {f.name for f in source.stream.fields}
+    fields = [f for f in source.stream.fields if f.name in wanted]
+    return Decoder(
+        source,
+        stream,
+        numbers={f.name for f in fields if f.kind == "number"},
+        texts={f.name for f in fields if f.kind == "string"},
+        naming=naming,
+    )
 
 
 def _watermark(batch: RecordBatch, i: int) -> int | None:

@@ -27,6 +27,7 @@ from streams.errors import WeirError
 from streams.kafka import Config
 from streams.lane import Position
 from streams.offsets import metadata_of
+from streams.topic_ids import TopicIds
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,9 @@ class Owner(Protocol):
 
     async def lost(self, partitions: Sequence[int]) -> None:
         """They are somebody else's already: forget, and commit nothing."""
+
+    def out_of_range(self, partition: int, reason: str) -> None:
+        """Where it was to be read from there is nothing: begin again."""
 
     def failed(self, error: BaseException) -> None:
         """The intake cannot go on."""
@@ -75,10 +79,13 @@ class Intake:
         owner: Owner,
         deliver: Callable[[Poll], Any],
         *,
+        ids: TopicIds,
         max_records: int,
         rebalanced: Callable[[str, float], None],
     ) -> None:
-        self._config = config
+        # Where a position is outside of the log, the owner must know: whatever librdkafka did would lose records.
+        self._config = {**config, "auto.offset.reset": "error"}
+        self._ids = ids
         self._topics = list(topics)
         self._streams = {topic: s for s, topic in enumerate(topics)}
         self._owner, self._deliver, self._rebalanced = owner, deliver, rebalanced
@@ -221,6 +228,8 @@ class Intake:
             self._reached[stream, partition] = int(message.offset() or 0)
             if partition in self._recovering and partition in self._generations:
                 ends.append(End(stream, partition, int(message.offset() or 0), self._generations[partition]))
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._loop.call_soon_threadsafe(self._owner.out_of_range, int(message.partition() or 0), error.str())
         elif error.fatal():  # of the client: it has no topic
             raise KafkaException(error)
         else:
@@ -270,7 +279,9 @@ class Intake:
 
     def _offsets(self, positions: Mapping[tuple[int, int], Position]) -> list[TopicPartition]:
         return [
-            TopicPartition(self._topics[stream], partition, position.next_offset, metadata_of(position))
+            TopicPartition(
+                topic := self._topics[stream], partition, position.next_offset, metadata_of(position, self._ids[topic])
+            )
             for (stream, partition), position in positions.items()
         ]
 

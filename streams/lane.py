@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streams.decode import DeadLetter, Decoded
+from streams.decoded import DeadLetter, Decoded
 from streams.merge import NO_WATERMARK, merge_order
 
 

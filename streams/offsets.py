@@ -13,25 +13,29 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from streams.kafka import Config
 from streams.lane import Position
+from streams.topic_ids import TopicIds
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _REQUEST_S = 10.0
 _LEADER_S = 3.0
 _METADATA_S = 5.0
-_METADATA = re.compile(r"weir (-?\d+) (-?\d+)")
+_METADATA = re.compile(r"weir (-?\d+) (-?\d+)(?: (\S+))?")
 
 
 class Offsets:
     """topics: of the streams. Every question may raise KafkaException: ask again."""
 
-    def __init__(self, config: Config, topics: Sequence[str]) -> None:
+    def __init__(self, config: Config, topics: Sequence[str], ids: TopicIds) -> None:
         dynamic = {name: value for name, value in config.items() if name != "group.instance.id"}
         self._consumer = Consumer(dynamic)
-        self._topics = list(topics)
+        self._topics, self._ids = list(topics), ids
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="offsets")
 
     async def committed(self, partition: int) -> list[Position]:
@@ -42,6 +46,10 @@ class Offsets:
         """The oldest offset that Kafka has, and the one after its newest, by stream."""
         found = await self._ask(lambda: [self._bounds(topic, partition) for topic in self._topics])
         return [low for low, _ in found], [high for _, high in found]
+
+    async def another_topic(self) -> str:
+        """The topic that was deleted and made again since this worker began; empty if none was."""
+        return await self._ask(self._ids.changed)
 
     async def since(self, partition: int, times: Sequence[int]) -> list[int]:
         """The first offset of each stream with a record timestamp from `times` (ms); -1 where the broker cannot say."""
@@ -63,9 +71,23 @@ class Offsets:
         if committed.error is not None:
             raise KafkaException(committed.error)
         if committed.offset < 0:
-            return Position(self._bounds(committed.topic, committed.partition)[0])
+            return self._first(committed)
         found = _METADATA.fullmatch(committed.metadata or "")
-        return Position(committed.offset, *map(int, found.groups())) if found else Position(committed.offset)
+        if found is None:
+            return Position(committed.offset)
+        watermark, time, topic_id = found.groups()
+        if topic_id and self._ids[committed.topic] not in ("", topic_id):
+            log.warning(
+                "the topic was deleted and made again since its offset was committed: it is read from its beginning",
+                topic=committed.topic,
+                partition=committed.partition,
+                committed=committed.offset,
+            )
+            return self._first(committed)
+        return Position(committed.offset, int(watermark), int(time))
+
+    def _first(self, of: TopicPartition) -> Position:
+        return Position(self._bounds(of.topic, of.partition)[0])
 
     def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
         with self._of_leader(topic):
@@ -91,6 +113,8 @@ class Offsets:
             raise
 
 
-def metadata_of(position: Position) -> str:
-    """What is committed beside an offset: without the watermark the order after a restart would not be the same."""
-    return f"weir {position.watermark} {position.time}"
+def metadata_of(position: Position, topic_id: str) -> str:
+    """What is committed beside an offset: the watermark, without which the order after a restart would not be the same,
+    and which topic it is of.
+    """
+    return f"weir {position.watermark} {position.time} {topic_id}".rstrip()

@@ -10,7 +10,7 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.alerts import Alerts
-from streams.decode import DeadLetter
+from streams.decoded import DeadLetter
 from streams.errors import WeirError
 from streams.kafka import MAX_OUTPUT_BYTES, Config
 from streams.pipeline import Pipeline

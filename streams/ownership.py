@@ -69,7 +69,7 @@ class Ownership:
         self._generations = itertools.count(1)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._began: dict[int, float] = {}
-        self._disowned: dict[int, tuple[str, bool]] = {}
+        self._anew: dict[int, tuple[str, bool]] = {}
 
     def connect(self, intake: Intake, offsets: Offsets, outputs: Outputs, committer: Committer) -> None:
         self._intake, self._offsets, self._outputs, self._committer = intake, offsets, outputs, committer
@@ -137,12 +137,16 @@ class Ownership:
             if partition not in leaving:  # those are revoked by now: `revoked` waits for the gate
                 self._take_over(partition)
 
+    def out_of_range(self, partition: int, reason: str) -> None:
+        self._anew[partition] = (reason, False)
+
     def failed(self, error: BaseException) -> None:
         self._failed(error)
 
     def disowned(self, partition: int, reason: str, *, rebuild: bool = False) -> None:
         """The stored state is not what this worker wrote; see `take_over_anew`. `rebuild`: it cannot be used."""
-        self._disowned[partition] = (reason, rebuild)
+        self._metrics.inc("weir_store_refusals_total")
+        self._anew[partition] = (f"stored state refused: {reason}", rebuild)
 
     async def check_guesses(self) -> None:
         """Begins partitions anew whose state was guessed while the store was away, once it answers again."""
@@ -153,17 +157,17 @@ class Ownership:
             except StoreUnavailable:
                 return
             for partition in guessed:
-                self.disowned(partition, "the store answers again; what was guessed meanwhile is computed anew")
+                reason = "the store answers again; what was guessed meanwhile is computed anew"
+                self._anew[partition] = (reason, False)
 
     async def take_over_anew(self) -> None:
-        """Begins the disowned partitions again, from where they are committed. The gate is held."""
-        disowned, self._disowned = self._disowned, {}
-        for partition, (reason, rebuild) in disowned.items():
+        """Begins such partitions again, from where they are committed. The gate is held."""
+        anew, self._anew = self._anew, {}
+        for partition, (reason, rebuild) in anew.items():
             lane = self.lanes.get(partition)
             if lane is None or partition in self.leaving:
                 continue
-            self._metrics.inc("weir_store_refusals_total")
-            log.warning("stored state refused, taking the partition over anew", partition=partition, reason=reason)
+            log.warning("taking the partition over anew", partition=partition, reason=reason)
             await self._committer.boundary(self.lanes, checkpoint=False, give_up=lambda: True)
             self._forget([partition])
             self._take_over(partition, reason if rebuild else "")
@@ -230,8 +234,17 @@ class Ownership:
                 committed=offsets,
                 ends=high,
             )
-            committed = within_log(committed, low, high)
-            offsets = [p.next_offset for p in committed]
+        for source, k, oldest in zip(self._pipeline.sources, offsets, low, strict=True):
+            if k < oldest:
+                self._metrics.inc("weir_expired_records_total", oldest - k, source=source.topic)
+                log.error(
+                    "records were deleted from Kafka before they were read: raise the topic's retention",
+                    topic=source.topic,
+                    partition=partition,
+                    records=oldest - k,
+                )
+        committed = within_log(committed, low, high)
+        offsets = [p.next_offset for p in committed]
         if not self._engine.spec.aggregates:
             self._engine.own(partition, Meta(0, 0, self._engine.spec.state_hash, ()), empty=True)
             return offsets, committed

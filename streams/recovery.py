@@ -40,13 +40,17 @@ def plan(meta: Meta | None, state_hash: str, committed: Sequence[int], low: Sequ
 
 
 def within_log(committed: Sequence[Position], low: Sequence[int], high: Sequence[int]) -> list[Position]:
-    """`committed`, by stream, but from the beginning where it lies beyond `high`, the log's end: the log is another.
+    """`committed`, by stream, but from the beginning where it lies outside of the log.
 
-    An offset that was committed has been read, and Kafka loses no record: only a topic that was deleted and made again,
-    or a hand, puts the end before it.
+    Beyond `high`, its end, the log is another: an offset that was committed has been read, and Kafka loses no record;
+    only a topic that was deleted and made again, or a hand, puts the end before it. Before `low`, its beginning,
+    records are gone that were never read.
     """
     return [
-        Position(oldest) if k.next_offset > end else k for k, oldest, end in zip(committed, low, high, strict=True)
+        Position(oldest)
+        if k.next_offset > end
+        else k._replace(next_offset=max(oldest, k.next_offset))
+        for k, oldest, end in zip(committed, low, high, strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from features.round import Round, Segment, StreamColumns
 from streams.batches import Headers
-from streams.decode import DeadLetter, Decoded
+from streams.decoded import DeadLetter, Decoded
 from streams.lane import Take
 
 

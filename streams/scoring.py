@@ -18,13 +18,13 @@ import structlog
 from features.codec import CodecError
 from features.engine import FeatureEngine, Features
 from features.partitioner import partition_of
-from features.spec import Category, Computed, FeatureSpec, Value
 from features.store import Refused, StoreUnavailable
 from models.scorer import Scores
 from monitors.metrics import Metrics
 from streams.batches import Poll, RecordBatch
 from streams.breaker import Breaker
-from streams.decode import Decoded, Decoder
+from streams.decode import decoder_of
+from streams.decoded import Decoded
 from streams.deployments import Serving
 from streams.inference import Inference
 from streams.intake import Intake
@@ -34,7 +34,6 @@ from streams.ownership import Ownership
 from streams.pipeline import Pipeline
 from streams.predictions import DEGRADED, PredictionEncoder, json_numbers, json_objects
 from streams.rounds import ScoredRows, Work, assemble
-from streams.source import Source
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
 from streams.tracing import Spans, Tracer
@@ -48,25 +47,6 @@ MAX_BUFFERED = 20_000
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 _NULL = b"null"
 _SAMPLE = 100
-
-
-def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
-    """A decoder that extracts the fields of `source` that the features read."""
-    wanted = {a.field for a in spec.aggregates if a.stream == stream}
-    naming = {name for a in spec.aggregates if stream in (0, a.stream) for name in a.entity}
-    wanted |= naming
-    if stream == 0:
-        wanted |= {f.field for f in spec.features if isinstance(f, Value | Category)}
-        if any(isinstance(f, Computed) for f in spec.features):
-            wanted |= {f.name for f in source.stream.fields}
-    fields = [f for f in source.stream.fields if f.name in wanted]
-    return Decoder(
-        source,
-        stream,
-        numbers={f.name for f in fields if f.kind == "number"},
-        texts={f.name for f in fields if f.kind == "string"},
-        naming=naming,
-    )
 
 
 class Scoring:

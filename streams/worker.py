@@ -14,6 +14,7 @@ from typing import Any
 import faust
 import structlog
 from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
 from faust.app.base import BootStrategy as FaustBoot
 
 from features.engine import FeatureEngine
@@ -46,6 +47,7 @@ from streams.pipeline import Pipeline
 from streams.pulse import BEAT_S, Pulse
 from streams.scoring import Scoring
 from streams.settings import Settings
+from streams.topic_ids import TopicIds
 from streams.tracing import Tracer
 from streams.transactions import TransactionalOutputs, Void
 from streams.vitals import Vitals
@@ -53,6 +55,7 @@ from streams.vitals import Vitals
 log = structlog.get_logger(__name__)
 
 _VITALS_S = 1.0
+_TOPICS_S = 2.0
 _DAY_MS = 24 * 3_600_000
 
 
@@ -159,24 +162,28 @@ class Worker:
     async def _score(self, partitions: int) -> None:
         loop = asyncio.get_running_loop()
         self.vitals.say("starting the producer")
+        topics = [source.topic for source in self.pipeline.sources]
+        ids = TopicIds(None if self.settings.embedded_broker else AdminClient(self._base), topics)
+        await asyncio.to_thread(ids.changed)
         outputs = await asyncio.to_thread(self._open_outputs)
         group = f"{self.pipeline.name}-worker"
         static = None if self.settings.embedded_broker else f"{self.pipeline.name}-{self._instance.name}"
         intake = Intake(
             consumer_config(self.settings, self._base, group, static),
-            [source.topic for source in self.pipeline.sources],
+            topics,
             self._ownership,
             self._deliver,
+            ids=ids,
             max_records=self.settings.batch_records,
             rebalanced=self._on_rebalance,
         )
-        offsets = Offsets(consumer_config(self.settings, self._base, group), [s.topic for s in self.pipeline.sources])
+        offsets = Offsets(consumer_config(self.settings, self._base, group), topics, ids)
         delivery: Delivery = AtLeastOnce(outputs, intake)
         if isinstance(outputs, TransactionalOutputs):
             delivery = ExactlyOnce(outputs, intake)
         committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned)
         self._ownership.connect(intake, offsets, outputs, committer)
-        self._intake, self._committer = intake, committer
+        self._intake, self._offsets, self._committer = intake, offsets, committer
         self._scoring = Scoring(
             self.pipeline,
             self._engine,
@@ -197,7 +204,8 @@ class Worker:
         self._app.flow_control.resume()
         intake.begin(loop)
         self.vitals.started(self._scoring, self._committer)
-        tasks = [loop.create_task(run()) for run in (self._commit_loop, self._vitals_loop, self._pulse_loop)]
+        loops = self._commit_loop, self._vitals_loop, self._topics_loop, self._pulse_loop
+        tasks = [loop.create_task(run()) for run in loops]
         for task in tasks:
             task.add_done_callback(self._on_task_done)
         await self._stop.wait()
@@ -269,6 +277,12 @@ class Worker:
             await asyncio.sleep(_VITALS_S)
             self.vitals.measure(await self._intake.ends(list(self._ownership.lanes)))
             await self._ownership.check_guesses()
+
+    async def _topics_loop(self) -> None:
+        while True:
+            await asyncio.sleep(_TOPICS_S)
+            if topic := await self._offsets.another_topic():
+                self.fail(WeirError(f"topic {topic} was deleted and made again: a new process reads it from the start"))
 
     async def _pulse_loop(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from loadtest.kafka import KafkaCluster
 from streams.offsets import Offsets
+from streams.topic_ids import TopicIds
 
 PARTITIONS = 6
 
@@ -21,7 +22,8 @@ async def test_the_bounds_of_a_partition_whose_leader_died_are_those_of_its_new_
         for i in range(10 * PARTITIONS):
             producer.produce("t", b"x", partition=i % PARTITIONS)
         producer.flush()
-        offsets = Offsets({"bootstrap.servers": cluster.address, "group.id": "g", "log_level": 0}, ["t"])
+        config = {"bootstrap.servers": cluster.address, "group.id": "g", "log_level": 0}
+        offsets = Offsets(config, ["t"], TopicIds(None, []))
         for partition in range(PARTITIONS):
             assert await offsets.bounds(partition) == ([0], [10])
         admin = AdminClient({"bootstrap.servers": cluster.address, "log_level": 0})

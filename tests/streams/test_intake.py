@@ -8,6 +8,7 @@ from confluent_kafka import TopicPartition
 
 from streams.intake import Intake, _Command
 from streams.lane import Position
+from streams.topic_ids import TopicIds
 
 
 class Nobody:
@@ -19,7 +20,16 @@ class Nobody:
 
     async def lost(self, partitions: Sequence[int]) -> None: ...
 
+    def out_of_range(self, partition: int, reason: str) -> None: ...
+
     def failed(self, error: BaseException) -> None: ...
+
+
+def _intake() -> Intake:
+    ids = TopicIds(None, ["t"])
+    return Intake(
+        {}, ["t"], Nobody(), lambda poll: None, ids=ids, max_records=10, rebalanced=lambda event, took_s: None
+    )
 
 
 class Member:
@@ -39,7 +49,7 @@ class Member:
 
 
 def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> None:
-    intake = Intake({}, ["t"], Nobody(), lambda poll: None, max_records=10, rebalanced=lambda event, took_s: None)
+    intake = _intake()
     intake._consumer = member = Member()  # type: ignore[assignment]
     assert intake._commit({(0, 0): Position(5), (0, 1): Position(6)})
     assert member.committed == [("t", 0, 5), ("t", 1, 6)]
@@ -55,7 +65,7 @@ def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> 
 def test_inside_a_rebalance_questions_are_answered_and_partitions_begin_only_after_it() -> None:
     # A record may be in the poll's hands already: if its partition began anew now, it would be taken for the first of
     # the new reading, and what lies before it would never be scored.
-    intake = Intake({}, ["t"], Nobody(), lambda poll: None, max_records=10, rebalanced=lambda event, took_s: None)
+    intake = _intake()
     done: list[str] = []
     intake._order(lambda: done.append("start"))
     intake._commands.put(_Command(lambda: done.append("commit"), question=True))

@@ -102,3 +102,8 @@ def test_an_offset_beyond_the_log_is_of_another_log_and_its_stream_begins_anew()
     committed = [Position(10, 5, 7), Position(20, 5, 8)]
     assert within_log(committed, (0, 0), (10, 20)) == committed
     assert within_log(committed, (3, 0), (9, 20)) == [Position(3), committed[1]]
+
+
+def test_a_stream_whose_next_records_are_gone_goes_on_with_the_oldest_there_is() -> None:
+    committed = [Position(10, 5, 7), Position(20, 5, 8)]
+    assert within_log(committed, (12, 20), (30, 40)) == [Position(12, 5, 7), committed[1]]

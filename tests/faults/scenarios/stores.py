@@ -20,7 +20,7 @@ RECOVERED_S = 20.0
 
 _CACHE = {"WEIR_CACHE_ENTITIES": "100"}
 _REBUILT = "new incarnation: feature state is rebuilt from the log"
-_REFUSED = "stored state refused, taking the partition over anew"
+_REFUSED = "stored state refused"
 _FAILED = "checkpoint failed, its rows are kept for the next"
 _LOCAL = "going on from local state"
 _MARK = b'"degraded":"store"'
