@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ PROBES = 200
 START_S = 90.0
 IDLE_S = 30.0
 """Silence after which what has not come is lost."""
+END_S = 10.0
 LEAD_S = 0.3
 SCRAPE_BEFORE_S = 0.5
 """The worker's metrics are read so long before the measured part, for that to take no share in it."""
@@ -80,6 +81,8 @@ class LatencyBench:
         try:
             with _receiver(plan, task) as receiver, system.run(task) as process, _sender(plan, task) as sender:
                 found = _measure(plan, task, _Processes(sender, receiver, process), weir=system.is_weir)
+                if not system.is_weir:
+                    _let_end(process)
         except WeirError as error:
             raise task.failed(system.name, error) from None
         on.forget_groups()
@@ -142,6 +145,12 @@ def _measure(plan: _Plan, task: Task, processes: _Processes, *, weir: bool) -> T
         commit_p99_ms=_p99_ms(before, after, "weir_stage_seconds", stage="commit"),
         engine_p99_ms=_p99_ms(before, after, "weir_latency_seconds"),
     )
+
+
+def _let_end(loop: subprocess.Popen[bytes]) -> None:
+    """A loop ends by itself once it has had its records; stopped before, it would stay a member of its group."""
+    with suppress(subprocess.TimeoutExpired):
+        loop.wait(END_S)
 
 
 @contextmanager
