@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from models.rollout import Deployment
+from models.scorer import Scores
 from streams.rounds import ScoredRows
 
 Logged = Mapping[str, "np.ndarray | list[str | None]"]
@@ -31,6 +33,40 @@ class PredictionEncoder:
             + b',"partition":%d,"offset":%d},'
             b'"model":%b,"version":%b,"arm":%b,"deployment":%b,"score":%b,"shadows":%b,'
             b'"features":{' + features + b"}%b}"
+        )
+
+    def of_round(
+        self,
+        rows: ScoredRows,
+        logged: Logged,
+        scores: Scores | None,
+        deployment: Deployment | None,
+        marks: Sequence[bytes],
+    ) -> list[bytes]:
+        """The predictions of a round; scores None = unscored. marks: as for `encode`."""
+        n = len(rows)
+        nothing, shadows = [_NULL] * n, [b"{}"] * n
+        model = version = arm = score = nothing
+        if scores is not None and deployment is not None:
+            shadows = json_objects(scores.shadows, n)
+            if scores.score is not None:
+                model = [orjson.dumps(deployment.model)] * n
+                version = _by_arm([orjson.dumps(version) for _, version in scores.arms], scores.arm)
+                arm = _by_arm([orjson.dumps(arm) for arm, _ in scores.arms], scores.arm)
+                score = json_numbers(scores.score)
+                if scores.invalid:
+                    for row in scores.invalid_rows().tolist():
+                        model[row] = version[row] = arm[row] = score[row] = _NULL
+        return self.encode(
+            rows,
+            logged,
+            model=model,
+            version=version,
+            arm=arm,
+            deployment=_NULL if deployment is None else orjson.dumps(deployment.id),
+            scores=score,
+            shadows=shadows,
+            marks=marks,
         )
 
     def encode(
@@ -71,6 +107,10 @@ class PredictionEncoder:
                 strict=True,
             )
         ]
+
+
+def _by_arm(texts: list[bytes], codes: np.ndarray) -> list[bytes]:
+    return [texts[0]] * len(codes) if len(texts) == 1 else [texts[code] for code in codes.tolist()]
 
 
 def json_texts(texts: Sequence[str | None]) -> list[bytes]:

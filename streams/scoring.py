@@ -11,8 +11,6 @@ import itertools
 import time
 from collections.abc import Sequence
 
-import numpy as np
-import orjson
 import structlog
 
 from features.codec import CodecError
@@ -21,6 +19,7 @@ from features.partitioner import partition_of
 from features.store import Refused, StoreUnavailable
 from models.scorer import Scores
 from monitors.metrics import Metrics
+from streams.balance import Balance
 from streams.batches import Poll, RecordBatch
 from streams.breaker import Breaker
 from streams.decode import decoder_of
@@ -32,7 +31,7 @@ from streams.lane import Take
 from streams.outputs import Outputs
 from streams.ownership import Ownership
 from streams.pipeline import Pipeline
-from streams.predictions import DEGRADED, PredictionEncoder, json_numbers, json_objects
+from streams.predictions import DEGRADED, PredictionEncoder
 from streams.rounds import ScoredRows, Work, assemble
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
@@ -41,11 +40,7 @@ from streams.transactions import Void
 
 log = structlog.get_logger(__name__)
 
-MAX_BUFFERED = 20_000
-"""Records of one stream and partition that may wait in the merge; reading of that stream pauses above it."""
-
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
-_NULL = b"null"
 _SAMPLE = 100
 
 
@@ -83,7 +78,7 @@ class Scoring:
         self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
         self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
         self._tally = Tally(metrics, self._topics)
-        self._held: set[tuple[int, int]] = set()
+        self._balance = Balance(intake, self._topics, metrics)
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
 
@@ -108,7 +103,7 @@ class Scoring:
                 except Void as void:
                     await self._ownership.start_over(void)
             await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
-        self._balance()
+        self._balance.keep(self._ownership.lanes)
 
     def _decode(self, batch: RecordBatch) -> Decoded:
         began = time.perf_counter()
@@ -166,7 +161,7 @@ class Scoring:
         clock.mark("inference")
         while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
-        values = self._encode(work.rows, features, scores) if len(work.rows) else []
+        values = self._predictions(work.rows, features, scores) if len(work.rows) else []
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         clock.mark("encode")
         async with self._sending:  # nothing is awaited inside
@@ -218,33 +213,9 @@ class Scoring:
             self.waiting = ""
         return True
 
-    def _encode(self, rows: ScoredRows, features: Features, scores: Scores | None) -> list[bytes]:
-        n = len(rows)
+    def _predictions(self, rows: ScoredRows, features: Features, scores: Scores | None) -> list[bytes]:
         deployment = self._serving.deployment
-        named = _NULL if deployment is None else orjson.dumps(deployment.id)
-        nothing, shadows = [_NULL] * n, [b"{}"] * n
-        model = version = arm = score = nothing
-        if scores is not None and deployment is not None:
-            shadows = json_objects(scores.shadows, n)
-            if scores.score is not None:
-                model = [orjson.dumps(deployment.model)] * n
-                version = _by_arm([orjson.dumps(version) for _, version in scores.arms], scores.arm)
-                arm = _by_arm([orjson.dumps(arm) for arm, _ in scores.arms], scores.arm)
-                score = json_numbers(scores.score)
-                if scores.invalid:
-                    for row in scores.invalid_rows().tolist():
-                        model[row] = version[row] = arm[row] = score[row] = _NULL
-        return self._encoder.encode(
-            rows,
-            features.logged,
-            model=model,
-            version=version,
-            arm=arm,
-            deployment=named,
-            scores=score,
-            shadows=shadows,
-            marks=self._marks(rows),
-        )
+        return self._encoder.of_round(rows, features.logged, scores, deployment, self._marks(rows))
 
     def _marks(self, rows: ScoredRows) -> list[bytes]:
         guessed = self._engine.guessed
@@ -274,25 +245,3 @@ class Scoring:
             }
 
         return self._tracer.begin(parents, began_ns, attributes)
-
-    def _balance(self) -> None:
-        """Pauses streams that are far ahead of the others in a merge, and lets them go on."""
-        if len(self._topics) == 1:
-            return
-        totals = [0] * len(self._topics)
-        for partition, lane in self._ownership.lanes.items():
-            for stream, waiting in enumerate(lane.buffered):
-                totals[stream] += waiting
-                at = (stream, partition)
-                if waiting > MAX_BUFFERED and at not in self._held:
-                    self._held.add(at)
-                    self._intake.hold(stream, partition)
-                elif waiting < MAX_BUFFERED // 2 and at in self._held:
-                    self._held.discard(at)
-                    self._intake.go_on(stream, partition)
-        for topic, total in zip(self._topics, totals, strict=True):
-            self._metrics.set("weir_merge_buffered_records", total, source=topic)
-
-
-def _by_arm(texts: list[bytes], codes: np.ndarray) -> list[bytes]:
-    return [texts[0]] * len(codes) if len(texts) == 1 else [texts[code] for code in codes.tolist()]

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from streams.batches import Headers, RecordBatch
-from streams.decode import DeadLetter, Decoded
+from streams.decoded import DeadLetter, Decoded
 
 NOW = 1_760_000_000_000
 """The records' own timestamp, ms."""

@@ -12,10 +12,10 @@ from features.store import Meta, RowKey
 from monitors.metrics import Metrics
 from streams import Event, Pipeline, Source
 from streams.commit import Committer
+from streams.decode import decoder_of
 from streams.delivery import Positions
 from streams.lane import Lane, Position
 from streams.rounds import assemble
-from streams.scoring import decoder_of
 from tests.streams.records import NOW, Record, batch
 
 

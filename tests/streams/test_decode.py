@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from examples.payments.pipeline import payments
 from streams import Event, Source
 from streams.batches import RecordBatch
-from streams.decode import MAX_KEY_CHARS, Decoded, Decoder
+from streams.decode import MAX_KEY_CHARS, Decoder
+from streams.decoded import Decoded
 from streams.errors import DeclarationError
 from streams.event import make_event
 from tests.streams.records import NOW, Record, batch, watermark

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.decode import Decoded
+from streams.decoded import Decoded
 from streams.lane import Lane, Position, Take
 from tests.oracles.merge import head_merge
 from tests.streams.records import decoded

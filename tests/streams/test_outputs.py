@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from streams import Event, Pipeline, Source
 from streams.alerts import Alerts
-from streams.decode import DeadLetter
+from streams.decoded import DeadLetter
 from streams.embedded import Embedded, start_embedded
 from streams.kafka import MAX_OUTPUT_BYTES, client_config, producer_config
 from streams.outputs import OutputFailed, Outputs

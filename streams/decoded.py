@@ -1,0 +1,78 @@
+"""What decoding gives: the usable records of a batch as columns, and the others as dead letters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from streams.batches import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot be used: where it stood, its raw bytes, and why.
+
+    code: the reason as one of a few words, for counting; reason: for a person.
+    """
+
+    stream: int
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    stage: str
+    code: str
+    reason: str
+    field: str
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The usable records of a batch as columns, and what else stood between them.
+
+    keys, ids, offsets, times, fields: of the m usable records; `fields` as features.spec.Columns.
+    headers: list [m] or None.
+    dead: records that are not usable; marks: (offset, time) of watermark records; both in offset order.
+    next_offset: the offset after the batch, usable or not.
+    """
+
+    stream: int
+    partition: int
+    keys: list[bytes | None]
+    ids: list[str]
+    offsets: np.ndarray
+    times: np.ndarray
+    fields: dict[str, Any]
+    headers: list[Headers | None] | None
+    next_offset: int
+    polled_ns: int
+    dead: list[DeadLetter] = field(default_factory=list)
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def cut(self, start: int, stop: int) -> Decoded:
+        """Records [start, stop) alone, without dead letters and marks."""
+        if start == 0 and stop == len(self):
+            return self
+        return Decoded(
+            self.stream,
+            self.partition,
+            self.keys[start:stop],
+            self.ids[start:stop],
+            self.offsets[start:stop],
+            self.times[start:stop],
+            {name: column[start:stop] for name, column in self.fields.items()},
+            None if self.headers is None else self.headers[start:stop],
+            self.next_offset,
+            self.polled_ns,
+        )
+
+    def since(self, offset: int) -> Decoded:
+        """What stands at `offset` or after, dead letters and marks too."""
+        rest = self.cut(int(np.searchsorted(self.offsets, offset)), len(self))
+        dead, marks = [d for d in self.dead if d.offset >= offset], [m for m in self.marks if m[0] >= offset]
+        return replace(rest, dead=dead, marks=marks)
