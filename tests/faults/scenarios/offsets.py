@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import fields
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -29,19 +30,23 @@ def reset(grounds: Grounds, count: int) -> Row:
             system.progress()
             system.under_load()
             before = _stopped(system)
+            heard = _said(system)
             after = {at: max(0, offset - BACK) for at, offset in before.items()}
             _set_offsets(system, after)
             for (_, p), offset in before.items():
                 system.again.update((p, o) for o in range(after[0, p], offset))
-            _anew(system, row)
+            _anew(system, row, heard)
             system.progress()
         row.notes.append(f"{system.again.total()} records were scored again, as they had to be")
         return system.finish(row).judge(aborts=False)
 
 
-@scenario("topic-recreated", "topic deleted and made again", short=2, long=3)
+@scenario("topic-recreated", "topic deleted and made again", short=3, long=6)
 def recreated(grounds: Grounds, count: int) -> Row:
-    """Kafka deletes a topic's committed offsets with it; in turns they are put back, and lie ahead of the new log."""
+    """Kafka deletes a topic's committed offsets with it.
+
+    In turns: while no worker runs; so that offsets are put back that lie ahead of the new log; while workers run.
+    """
     row = Row("topic deleted and made again", count)
     whole = records("payments", _FIRST + count * _LATER)
     parts: list[tuple[Feed, Load, int, int]] = []
@@ -49,22 +54,24 @@ def recreated(grounds: Grounds, count: int) -> Row:
         seen = system.watch.found[system.pipeline.topics.predictions]
         _all_scored(system, 0)
         for number in range(count):
-            offsets = _stopped(system)
+            ahead, running = number % 3 == 1, number % 3 == 2
+            offsets = system.committed() if running else _stopped(system)
+            heard = _said(system)
             time.sleep(1.0)  # whatever else was sent would be here by now
             begin = len(seen)
             parts.append((system.feed, system.load, parts[-1][3] if parts else 0, begin))
             _recreate(system)
             left = sum(offset >= 0 for offset in system.committed().values())
-            ahead = number % 2 == 1
             if ahead:
                 _set_offsets(system, {at: n + _LATER for at, n in offsets.items()})
             later = whole[_FIRST + number * _LATER : _FIRST + (number + 1) * _LATER]
             system.feed = Feed("payments", later)
             system.load = Load(system.feed, grounds.kafka.address, system.topics, 2000.0)
             system.load.start()
-            _anew(system, row)
+            _anew(system, row, heard)
             _all_scored(system, begin)
-            row.notes.append("offsets put back, ahead of the log" if ahead else f"of the offsets Kafka left {left}")
+            how = "offsets put back, ahead of the log" if ahead else f"of the offsets Kafka left {left}"
+            row.notes.append(f"while workers ran: they ended with {system.fleet.exits}" if running else how)
         _stopped(system)
         system.watch.to_end()
         parts.append((system.feed, system.load, parts[-1][3], len(seen)))
@@ -107,17 +114,18 @@ def _set_offsets(system: System, offsets: dict[tuple[int, int], int]) -> None:
         time.sleep(0.5)
 
 
-def _anew(system: System, row: Row) -> None:
-    """Workers begin again, and say of every partition that it has a new incarnation."""
+def _said(system: System) -> Callable[[], int]:
+    """How many new incarnations the workers have told of since now."""
     since = [len(member.output) for member in system.fleet.members]
+    return lambda: sum(m.says(_NEW, since=at) for m, at in zip(system.fleet.members, since, strict=True))
 
-    def said() -> int:
-        return sum(m.says(_NEW, since=at) for m, at in zip(system.fleet.members, since, strict=True))
 
+def _anew(system: System, row: Row, said: Callable[[], int]) -> None:
+    """Workers begin again, and say of every partition that it has a new incarnation."""
     system.fleet.begin()
     wait(system.covered, 90, system.state)
     try:
-        wait(lambda: said() >= PARTITIONS, 20, system.state)
+        wait(lambda: said() >= PARTITIONS, 40, system.state)
     except Failed:
         row.problems.append(f"a new incarnation was said of {said()} partitions, not of {PARTITIONS}")
 
