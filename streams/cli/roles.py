@@ -51,7 +51,7 @@ def monitor(pipeline: PipelineArgument, with_parent: WithParent = False) -> None
     from streams.loading import load_pipeline
 
     loaded = load_pipeline(pipeline)
-    from streams.monitor import run_monitor
+    from streams.monitor_process import run_monitor
 
     run_monitor(loaded, settings)
 
