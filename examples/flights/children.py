@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from examples.flights.replay import Progress
+from examples.flights.sending import Progress
 from streams.errors import WeirError
 
 PIPELINE = "examples.flights.pipeline:pipeline"

@@ -18,11 +18,8 @@ import argparse
 import select
 import sys
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -30,171 +27,26 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from examples.flights.data import DataMissing, FlightEvent, Flights, month_start, parse_months
-from examples.flights.events import ORIGINS
+from examples.flights.hold_back import HoldBack, Positions
+from examples.flights.sending import CLOSED, REQUESTS, SAMPLE, TOPICS, WATERMARK, Progress, Replay, ReplayError
 
-TOPICS = ("flights.requests", "flights.departures", "flights.arrivals")
-REQUESTS = 0
-WATERMARK = "weir-watermark"
-CLOSED = 2**62  # ms; no event is later
-WATERMARK_EVENTS = 200
+__all__ = [
+    "CLOSED",
+    "SAMPLE",
+    "TOPICS",
+    "WATERMARK",
+    "HoldBack",
+    "Progress",
+    "Replay",
+    "ReplayError",
+    "connect",
+    "main",
+    "run",
+]
+
 REPORT_S = 0.25
 PAUSE_S = 0.2
 TIMEOUT_S = 10.0
-SAMPLE = 50  # of this many requests one reports when it was sent
-
-Positions = dict[int, int]
-Headers = list[tuple[str, str | bytes | None]]
-State = Literal["running", "paused", "done"]
-
-
-class ReplayError(Exception):
-    """The replay cannot go on; the message says why."""
-
-
-class Progress(msgspec.Struct):
-    """A line of the replay's output, about what was sent so far.
-
-    state: paused goes on with a line on stdin. time: event time reached, ms. sent: events by stream.
-    samples: since the last line, [partition, offset, seconds since 1970] of every SAMPLE-th request.
-    held_s: how long it was held back.
-    """
-
-    state: State
-    time: int
-    sent: list[int]
-    samples: list[tuple[int, int, float]]
-    held_s: float
-
-
-@dataclass
-class HoldBack:
-    """Bounds the requests, per partition, that the last consumer has not dealt with: in records and in bytes.
-
-    committed: asks for that consumer's offsets on flights.requests, by partition.
-    """
-
-    committed: Callable[[], Positions]
-    max_records: int = 1500
-    max_bytes: int = 800_000  # of requests; a prediction is about five times as large
-    _ahead: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)
-    _bytes: dict[int, int] = field(default_factory=dict)
-
-    def sent(self, partition: int, offset: int, size: int) -> None:
-        """A request was sent."""
-        self._ahead.setdefault(partition, deque()).append((offset, size))
-        self._bytes[partition] = self._bytes.get(partition, 0) + size
-
-    def full(self, partition: int, share: float = 1.0) -> bool:
-        """Whether as much as `share` of what may be ahead in the partition is ahead."""
-        records, size = len(self._ahead.get(partition, ())), self._bytes.get(partition, 0)
-        return records >= self.max_records * share or size >= self.max_bytes * share
-
-    def wait(self, partition: int, pause: Callable[[float], object]) -> None:
-        """Blocks while the partition is more than half full; `pause` takes the seconds to sleep."""
-        while True:
-            for found, offset in self.committed().items():
-                self._forget(found, offset)
-            if not self.full(partition, 0.5):
-                return
-            pause(0.005)
-
-    def _forget(self, partition: int, committed: int) -> None:
-        ahead = self._ahead.get(partition)
-        while ahead and ahead[0][0] < committed:
-            self._bytes[partition] -= ahead.popleft()[1]
-
-
-class Replay:
-    """Sends events to TOPICS, all of `partitions` partitions, with watermarks among them.
-
-    starts: the next offset of each partition of flights.requests; nobody else writes there meanwhile.
-    """
-
-    def __init__(
-        self, producer: Producer, partitions: int, starts: Positions, hold_back: HoldBack | None = None
-    ) -> None:
-        self._producer = producer
-        self._partitions = range(partitions)
-        self._partition_of = {o: zlib.crc32(o.encode()) % partitions for o in ORIGINS}
-        self._next_request = dict(starts)
-        self._hold_back = hold_back
-        self._last_ms = 0
-        self._since_watermark = 0
-        self._samples: list[tuple[int, int, float]] = []
-        self._held_s = 0.0
-        self.sent = [0, 0, 0]
-
-    def send(self, event: FlightEvent) -> None:
-        """Sends the next event; waits first if it is held back."""
-        partition = self._partition_of[event.origin]
-        if not self._last_ms:
-            self.watermark(event.time, self._partitions)
-        elif self._since_watermark >= WATERMARK_EVENTS:
-            self.watermark(event.time)
-        if event.stream == REQUESTS:
-            self._request(event, partition)
-        self._produce(event.stream, partition, event.time, event.origin.encode(), event.value)
-        self.sent[event.stream] += 1
-        self._since_watermark += 1
-        self._last_ms = event.time
-
-    def watermark(self, time_ms: int, partitions: Iterable[int] | None = None) -> None:
-        """Promises, on `partitions` (default: those in use), that no later record is older than `time_ms`."""
-        self._since_watermark = 0
-        headers: Headers = [(WATERMARK, str(time_ms).encode())]
-        timestamp = self._last_ms if time_ms == CLOSED else time_ms
-        for partition in sorted(set(self._partition_of.values())) if partitions is None else partitions:
-            for stream in range(len(TOPICS)):
-                self._produce(stream, partition, timestamp, headers=headers)
-            self._next_request[partition] += 1
-        self._producer.poll(0)
-
-    def wait(self, seconds: float, next_ms: int) -> None:
-        """Lets `seconds` pass; who merges the streams need not wait for them too."""
-        if self._since_watermark:
-            self.watermark(next_ms)
-        self._producer.poll(seconds)
-
-    def close(self) -> None:
-        """Says on all partitions that nothing more comes, and waits until the broker has everything."""
-        self.watermark(CLOSED, self._partitions)
-        left = self._producer.flush(60)
-        if left:
-            raise ReplayError(f"{left} records could not be delivered within a minute")
-
-    def progress(self, state: State, time_ms: int) -> Progress:
-        """What was sent so far; each sample is reported once."""
-        samples, self._samples = self._samples, []
-        return Progress(state, time_ms, list(self.sent), samples, round(self._held_s, 3))
-
-    def _request(self, event: FlightEvent, partition: int) -> None:
-        if self._hold_back is not None and self._hold_back.full(partition):
-            self.wait(0, event.time)  # without a watermark, what is ahead might never be dealt with
-            started = time.monotonic()
-            self._hold_back.wait(partition, self._producer.poll)
-            self._held_s += time.monotonic() - started
-        offset = self._next_request[partition]
-        self._next_request[partition] = offset + 1
-        if self._hold_back is not None:
-            self._hold_back.sent(partition, offset, len(event.value))
-        if offset % SAMPLE == 0:
-            self._samples.append((partition, offset, time.time()))
-
-    def _produce(
-        self,
-        stream: int,
-        partition: int,
-        timestamp: int,
-        key: bytes | None = None,
-        value: bytes | None = None,
-        headers: Headers | None = None,
-    ) -> None:
-        while True:
-            try:
-                self._producer.produce(TOPICS[stream], value, key, partition, timestamp=timestamp, headers=headers)
-                return
-            except BufferError:
-                self._producer.poll(0.05)
 
 
 def run(

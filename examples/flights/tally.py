@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.flights.replay import SAMPLE
+from examples.flights.sending import SAMPLE
 from features.spec import Category
 from models.runner import Runner
 from monitors.join import Joined
