@@ -117,7 +117,7 @@ def run(
     settle_s: on time for so long before each kill. Raises WeirError where a worker does not come back.
     """
     with payments_service(partitions, say, retention_ms="-1") as service:
-        service.deploy(service.register([7])[0])
+        service.serve()
         written = history(entities, each, time.time_ns() // 1_000_000)
         records = generate.produce(service.address, service.source, written)
         say(f"{records:,} payments of the day before are written")

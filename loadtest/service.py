@@ -20,6 +20,8 @@ from examples.payments import model as payments_model
 from loadtest.kafka import KafkaCluster
 from loadtest.systems import PIPELINE
 from loadtest.valkey import Valkey
+from models import rollout
+from models.files import sha256_of
 from models.registry import Registry
 from models.rollout import Deployment, Version
 from streams import release
@@ -124,6 +126,13 @@ class Service:
         self._settings = load_settings(broker=address, redis=valkey.url, data_dir=folder / "data", registry="")
         self.worker = Worker(address, valkey.url, folder / "data", folder / "worker.log")
 
+    def serve(self) -> None:
+        """Makes the example's model the champion, past the registry: importing MLflow takes seconds."""
+        file = payments_model.write(self._folder / "payments.onnx")
+        spec, sha256 = self.pipeline.spec.hash, sha256_of(file.read_bytes())
+        version = Version(self.pipeline.model, "1", file.as_uri(), sha256, spec, output=self.pipeline.output)
+        self._publish(rollout.promote(rollout.unscored(self.pipeline.model), version))
+
     def register(self, seeds: Sequence[int]) -> list[Version]:
         """The example's model, drawn with each of `seeds`, as `weir models deploy` would register it."""
         files = [payments_model.write(self._folder / f"payments-{seed}.onnx", seed) for seed in seeds]
@@ -132,8 +141,11 @@ class Service:
     def deploy(self, version: Version) -> Deployment:
         """Makes `version` the champion, as `weir models deploy` does."""
         deployment = release.deploy(self.pipeline, self._registry, version)
-        release.publish(self.pipeline, self._settings, self.address, deployment)
+        self._publish(deployment)
         return deployment
+
+    def _publish(self, deployment: Deployment) -> None:
+        release.publish(self.pipeline, self._settings, self.address, deployment)
 
     @cached_property
     def _registry(self) -> Registry:
