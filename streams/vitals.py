@@ -62,6 +62,7 @@ class Vitals:
             metrics.set("weir_owned_partitions", len(lanes), topic=topic)
         for (stream, partition), records in lag.items():
             metrics.set("weir_consumer_lag_records", records, topic=topics[stream], partition=partition)
+        metrics.drop("weir_watermark_timestamp_seconds")  # partitions that have left have none
         for partition, lane in lanes.items():
             for topic, position in zip(topics, lane.positions, strict=True):
                 if position.watermark >= 0:
