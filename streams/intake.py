@@ -37,7 +37,7 @@ _IDLE_S = 0.1
 _FULL_S = 0.5
 _REQUEST_S = 10.0
 _REVOKE_S = 30.0
-_SEEK_TRIES = 50
+_SEEK_TRIES = 10
 
 
 class Owner(Protocol):
@@ -229,7 +229,9 @@ class Intake:
             if partition in self._recovering and partition in self._generations:
                 ends.append(End(stream, partition, int(message.offset() or 0), self._generations[partition]))
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._loop.call_soon_threadsafe(self._owner.out_of_range, int(message.partition() or 0), error.str())
+            partition = int(message.partition() or 0)
+            if partition in self._generations:
+                self._loop.call_soon_threadsafe(self._owner.out_of_range, partition, error.str())
         elif error.fatal():  # of the client: it has no topic
             raise KafkaException(error)
         else:
@@ -309,16 +311,19 @@ class Intake:
             self._consumer.resume(self._everywhere([partition]))
 
     def _seek(self, to: TopicPartition) -> None:
-        for tries in range(_SEEK_TRIES):
+        for _ in range(_SEEK_TRIES):
             try:
                 self._consumer.seek(to)
             except KafkaException as error:
-                # The partition is being opened or closed just now.
-                if error.args[0].code() != KafkaError._STATE or tries == _SEEK_TRIES - 1:
+                if error.args[0].code() != KafkaError._STATE:
                     raise
-                time.sleep(0.02)
+                time.sleep(0.02)  # it is being opened or closed just now
             else:
                 return
+        # librdkafka has stopped it: its last position was outside of the log.
+        self._consumer.incremental_unassign([to])
+        self._consumer.incremental_assign([to])
+        self._consumer.pause([to])
 
     def _hold(self, stream: int, partition: int) -> None:
         if partition in self._generations:
