@@ -96,4 +96,4 @@ def assert_scores(tape: Tape, outputs: Sequence[Output], versions: Sequence[Vers
         assert named, f"no prediction names version {version.version}"
         found, expected = zip(*named, strict=True)
         np.testing.assert_allclose(np.array(found, dtype=np.float64), expected, rtol=1e-4, atol=1e-7)
-        assert len(set(found)) > len(found) // 10, "the scores are all the same"
+        assert len(set(found)) > min(len(found) // 10, 100), "the scores are all the same"

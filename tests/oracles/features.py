@@ -78,10 +78,11 @@ class Oracle:
     def see(self, event: Event) -> dict[str, Any] | None:
         """The event's features by name (None = missing, categories raw), or None if it is not scored."""
         scored = event.stream == 0 and event.scored
+        keys = {entity: tuple([_known(event.fields[name]) for name in entity]) for entity in self.spec.entities}
         features: dict[str, Any] = {}
         for feature in self.spec.features:
             if isinstance(feature, Aggregate):
-                seen = self._of(feature, event)
+                seen = self._of(feature, event.partition, keys[feature.entity])
                 if scored:
                     features[feature.name] = self._read(feature, event, seen)
                 if seen is not None and feature.stream == event.stream:
@@ -90,11 +91,10 @@ class Oracle:
                 features[feature.name] = _known(event.fields[feature.field])
         return features if scored else None
 
-    def _of(self, aggregate: Aggregate, event: Event) -> _Seen | None:
-        key = tuple([_known(event.fields[name]) for name in aggregate.entity])
+    def _of(self, aggregate: Aggregate, partition: int, key: tuple[Any, ...]) -> _Seen | None:
         if None in key:
             return None
-        at = aggregate.name, event.partition, key
+        at = aggregate.name, partition, key
         seen = self._seen.get(at)
         if seen is None:
             seen = self._seen[at] = _Seen()
