@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.batches import End, Poll, batch_of
 from streams.errors import WeirError
-from streams.kafka import Config
+from streams.kafka import REQUEST_S, Config
 from streams.lane import Position
 from streams.offsets import metadata_of
 from streams.topic_ids import TopicIds
@@ -35,7 +35,6 @@ T = TypeVar("T")
 OPEN_POLLS = 3
 _IDLE_S = 0.1
 _FULL_S = 0.5
-_REQUEST_S = 10.0
 _REVOKE_S = 30.0
 _SEEK_TRIES = 10
 
@@ -360,7 +359,7 @@ class Intake:
         for topic in self._topics[1:]:
             # Topics outside the subscription start two seconds late unless their metadata is known by now.
             with contextlib.suppress(KafkaException):
-                consumer.list_topics(topic, timeout=_REQUEST_S)
+                consumer.list_topics(topic, timeout=REQUEST_S)
         # Nothing is read until the owner has the state: `start` seeks to where that begins.
         consumer.incremental_assign([TopicPartition(t.topic, t.partition, 0) for t in self._everywhere(partitions)])
         consumer.pause(self._everywhere(partitions))

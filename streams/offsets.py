@@ -16,14 +16,13 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from streams.kafka import Config
+from streams.kafka import REQUEST_S, Config
 from streams.lane import Position
 from streams.topic_ids import TopicIds
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-_REQUEST_S = 10.0
 _LEADER_S = 3.0
 _METADATA_S = 5.0
 _METADATA = re.compile(r"weir (-?\d+) (-?\d+)(?: (\S+))?")
@@ -65,7 +64,7 @@ class Offsets:
 
     def _committed(self, partition: int) -> list[Position]:
         wanted = [TopicPartition(topic, partition) for topic in self._topics]
-        return [self._position(found) for found in self._consumer.committed(wanted, timeout=_REQUEST_S)]
+        return [self._position(found) for found in self._consumer.committed(wanted, timeout=REQUEST_S)]
 
     def _position(self, committed: TopicPartition) -> Position:
         if committed.error is not None:

@@ -275,6 +275,12 @@ def _check_entity(lead: Source, source: Source, feature: str, entity: tuple[str,
                 f"feature {feature}: {field} is a {here.kind} in {lead.topic}, "
                 f"a {there.kind} in {source.topic}; make them the same"
             )
+        if there is not None and (field in integer_fields(lead.event)) != (field in integer_fields(source.event)):
+            # Beyond 2**53 they would be different keys.
+            raise DeclarationError(
+                f"feature {feature}: {field} is a whole number in only one of {lead.topic} and {source.topic}; "
+                "make them the same"
+            )
 
 
 def _check_labels(labels: Labels, lead: Source) -> None:

@@ -34,6 +34,12 @@ class Request(Event):
     ts: int
 
 
+class Swipe(Event):
+    user_id: str
+    terminal: float
+    ts: int
+
+
 class Chargeback(Event):
     payment_id: str
     reason: str
@@ -263,6 +269,13 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "feature user_id_merchant_count_1h: the scored event must name its entity, but requests has no field "
         "'merchant'; it has payment_id, user_id, ts",
+    ),
+    "an entity that is a whole number in one stream only": (
+        lambda: pipeline(
+            (swipes := source("swipes", Swipe)).by("user_id", "terminal").count("1h"), learn=[swipes]
+        ),
+        "feature user_id_terminal_count_1h: terminal is a whole number in only one of payments and swipes; "
+        "make them the same",
     ),
     "an entity whose field is of two kinds": (
         lambda: pipeline(refunds.by("user_id").count("1h"), learn=[refunds]),
