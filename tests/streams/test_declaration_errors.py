@@ -35,6 +35,7 @@ class Request(Event):
 
 
 class Swipe(Event):
+    payment_id: str
     user_id: str
     terminal: float
     ts: int
