@@ -10,7 +10,8 @@ import pytest
 from loadtest.kafka import KafkaCluster
 from tests.integration.models import champion, model
 from tests.integration.outputs import Reader, differing
-from tests.integration.tape import PARTITIONS, Place, Record, Tape, payments, shop
+from tests.integration.shop import shop
+from tests.integration.tape import PARTITIONS, Place, Record, Tape, payments
 from tests.integration.worker import Servers, ran_out
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]

@@ -16,7 +16,8 @@ from loadtest.kafka import KafkaCluster
 from tests.faults.feeding import feeding, killed_in_mid_replay, last_piece, made, pieces
 from tests.integration.models import assert_scores, champion, model
 from tests.integration.outputs import Output, Reader, assert_right, differing, predictions
-from tests.integration.tape import PARTITIONS, Tape, flights, payments, shop
+from tests.integration.shop import shop
+from tests.integration.tape import PARTITIONS, Tape, flights, payments
 from tests.integration.worker import Servers, Worker, ran_out
 from tests.redis_server import RedisServer
 

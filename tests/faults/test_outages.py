@@ -10,7 +10,8 @@ import pytest
 from loadtest.kafka import KafkaCluster
 from tests.faults.feeding import feeding, made, pieces
 from tests.integration.outputs import assert_right, predictions
-from tests.integration.tape import PARTITIONS, payments, shop
+from tests.integration.shop import shop
+from tests.integration.tape import PARTITIONS, payments
 from tests.integration.worker import Servers, Worker, ran_out
 from tests.redis_server import RedisServer
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
@@ -168,77 +167,8 @@ def payments(folder: Path, name: str, n: int, *, users: int = 300, headers: Call
     return Tape(path, records)
 
 
-SHOP = '''
-from streams import Event, Pipeline, Source
-
-
-class Order(Event):
-    order: str
-    user: str
-    amount: float
-    ts: int
-
-
-class Visit(Event):
-    user: str
-    seconds: float | None
-    ts: int
-
-
-orders = Source("{name}.orders", Order, key="user", id="order", time="ts", max_skew="5m")
-visits = Source("{name}.visits", Visit, key="user", time="ts", max_skew="5m")
-buyer, visitor = orders.by("user"), visits.by("user")
-pipeline = Pipeline(
-    "{name}",
-    score=orders,
-    learn=[visits],
-    features=[
-        orders.field("amount"),
-        buyer.count("10m"),
-        buyer.sum("amount", "10m", "30m"),
-        visitor.mean("seconds", "10m"),
-        visitor.max("seconds", "30m"),
-        visitor.last("seconds", within="30m"),
-        visitor.since_last(within="30m"),
-    ],
-    model="{name}",
-)
-'''
-
-LATE_MS = 300_000
-
-
-def shop(folder: Path, name: str, n: int, *, users: int = 60) -> Tape:
-    """`n` orders and twice as many visits over a few hours, windows of at most 30 min, watermarks among them.
-
-    Some events come late, by up to their max_skew, so that the merge and the windows have something to decide.
-    """
-    path = folder / f"{name}.py"
-    path.write_text(SHOP.replace("{name}", name))
-    draw = random.Random(name)
-    now = 1_700_000_000_000
-    records = _marks(now - 3_600_000, now)
-    for i in range(3 * n):
-        now += draw.randrange(0, 4000)
-        user = f"u{draw.randrange(users)}"
-        late = draw.randrange(LATE_MS) if draw.random() < 0.02 else 0
-        seconds = None if draw.random() < 0.1 else round(draw.expovariate(0.01), 3)
-        order = {"order": f"o{i}", "user": user, "amount": round(draw.lognormvariate(3, 1), 2), "ts": now - late}
-        value = order if i % 3 == 0 else {"user": user, "seconds": seconds, "ts": now - late}
-        stream = 0 if i % 3 == 0 else 1
-        records.append(Record(stream, partition_of(user.encode()), user.encode(), json.dumps(value).encode(), now))
-        if i % 50 == 49:
-            records += _marks(now - LATE_MS, now)
-    return Tape(path, [*records, *_marks(replay.CLOSED, now)])
-
-
-def partition_of(key: bytes) -> int:
-    return zlib.crc32(key) % PARTITIONS
-
-
-def _marks(time_ms: int, timestamp: int) -> list[Record]:
-    headers = [(replay.WATERMARK, str(time_ms).encode())]
-    return [Record(s, p, None, None, timestamp, headers) for p in range(PARTITIONS) for s in (0, 1)]
+def partition_of(key: bytes, partitions: int = PARTITIONS) -> int:
+    return zlib.crc32(key) % partitions
 
 
 def _renamed(example: str, folder: Path, name: str) -> Path:
@@ -248,8 +178,3 @@ def _renamed(example: str, folder: Path, name: str) -> Path:
     path = folder / f"{name}.py"
     path.write_text(text)
     return path
-
-
-def watermarked(records: Iterable[Record]) -> int:
-    """How many of the records are watermarks."""
-    return sum(r.value is None for r in records)

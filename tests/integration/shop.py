@@ -1,0 +1,92 @@
+"""Two co-partitioned streams: orders are scored, visits are only learned from."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from examples.flights.replay import CLOSED, WATERMARK
+from streams import Event, Pipeline, Source
+from tests.integration.tape import PARTITIONS, Record, Tape, partition_of
+
+DECLARED = "from tests.integration.shop import pipeline_named\n\npipeline = pipeline_named({name!r})\n"
+
+
+class Order(Event):
+    order: str
+    user: str
+    amount: float
+    ts: int
+
+
+class Visit(Event):
+    user: str
+    seconds: float | None
+    ts: int
+
+
+def pipeline_named(name: str) -> Pipeline:
+    """Windows of at most 30 min, so that a short tape goes through many of them."""
+    orders = Source(f"{name}.orders", Order, key="user", id="order", time="ts", max_skew="1m")
+    visits = Source(f"{name}.visits", Visit, key="user", time="ts", max_skew="1m")
+    buyer, visitor = orders.by("user"), visits.by("user")
+    return Pipeline(
+        name,
+        score=orders,
+        learn=[visits],
+        features=[
+            orders.field("amount"),
+            buyer.count("10m"),
+            buyer.sum("amount", "10m", "30m"),
+            visitor.mean("seconds", "10m"),
+            visitor.max("seconds", "30m"),
+            visitor.last("seconds", within="30m"),
+            visitor.since_last(within="30m"),
+        ],
+        model=name,
+    )
+
+
+def shop(folder: Path, name: str, n: int) -> Tape:
+    """`n` orders and twice as many visits, over a few hours."""
+    path = folder / f"{name}.py"
+    path.write_text(DECLARED.format(name=name))
+    return Tape(path, records(3 * n, name, users=60, step_ms=4000, late_ms=300_000, marks_every=50))
+
+
+def records(
+    n: int,
+    seed: int | str,
+    *,
+    users: int,
+    step_ms: int,
+    late_ms: int,
+    marks_every: int,
+    partitions: int = PARTITIONS,
+) -> list[Record]:
+    """`n` events, an order for two visits, in the order of sending; record timestamps never fall.
+
+    One in fifty is late, by up to `late_ms`, so that the merge and the windows have something to decide; `late_ms`
+    behind go the watermarks, one round every `marks_every` events.
+    """
+    draw = random.Random(seed)
+    now = 1_700_000_000_000
+    made = _marks(now - 3_600_000, now, partitions)
+    for i in range(n):
+        now += draw.randrange(0, step_ms)
+        user = f"u{draw.randrange(users)}"
+        late = draw.randrange(late_ms) if draw.random() < 0.02 else 0
+        seconds = None if draw.random() < 0.1 else round(draw.expovariate(0.01), 3)
+        order = {"order": f"o{i}", "user": user, "amount": round(draw.lognormvariate(3, 1), 2), "ts": now - late}
+        value = order if i % 3 == 0 else {"user": user, "seconds": seconds, "ts": now - late}
+        key = user.encode()
+        made.append(Record(int(i % 3 != 0), partition_of(key, partitions), key, json.dumps(value).encode(), now))
+        if i % marks_every == marks_every - 1:
+            made += _marks(now - late_ms, now, partitions)
+    return [*made, *_marks(CLOSED, now, partitions)]
+
+
+def _marks(time_ms: int, timestamp: int, partitions: int) -> list[Record]:
+    headers = [(WATERMARK, str(time_ms).encode())]
+    return [Record(s, p, None, None, timestamp, headers) for p in range(partitions) for s in (0, 1)]
