@@ -273,9 +273,9 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an entity that is a whole number in one stream only": (
         lambda: pipeline(
-            (swipes := source("swipes", Swipe)).by("user_id", "terminal").count("1h"), learn=[swipes]
+            payments.by("user_id", "terminal").count("1h"), score=source("swipes", Swipe), learn=[payments]
         ),
-        "feature user_id_terminal_count_1h: terminal is a whole number in only one of payments and swipes; "
+        "feature user_id_terminal_count_1h: terminal is a whole number in only one of swipes and payments; "
         "make them the same",
     ),
     "an entity whose field is of two kinds": (
