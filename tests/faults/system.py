@@ -98,7 +98,7 @@ class Grounds:
 
 
 class System:
-    """A pipeline at work. On entry all partitions are owned and the load has begun.
+    """A pipeline at work. On entry every worker has its share of the partitions and the load has begun.
 
     unprotected: which protection is off, see unprotected.py. workers: how many begin, of WORKERS.
     broker: where the workers find it, if elsewhere (a proxy); redis_url likewise, to be set before entry.
@@ -162,7 +162,7 @@ class System:
             self.fleet.begin(*range(self._workers))
             self.load = Load(self.feed, kafka.address, self.topics, self._per_s)
             stack.callback(self.load.halt)
-            wait(self.covered, SETTLE_S, self.state)
+            wait(lambda: self.covered() and all(self.owned()[i] for i in range(self._workers)), SETTLE_S, self.state)
             self.load.start()
             self._stack = stack.pop_all()
         return self

@@ -27,6 +27,7 @@ def kills(system: System, row: Row, count: int) -> Row:
     slowest = 0.0
     for number in range(count):
         slowest = max(slowest, system.progress())
+        system.owned_by(number % len(system.fleet.members))
         system.under_load()
         time.sleep(draw.uniform(0.0, 0.3))
         system.fleet.kill(number % len(system.fleet.members))

@@ -49,6 +49,7 @@ def no_fencing(grounds: Grounds, count: int) -> Row:
     settings = {"WEIR_COMMIT_INTERVAL": "1000"}
     with grounds.system("payments", *_size(count), unprotected="no_fencing", **settings) as system:
         for number in range(count):
+            system.owned_by(number % len(system.fleet.members))
             system.progress()
             _stop_and_go(system, number % len(system.fleet.members))
         return system.finish(row).judge(aborts=False).must_fail()

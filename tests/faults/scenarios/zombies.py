@@ -27,9 +27,10 @@ def zombie(grounds: Grounds, count: int) -> Row:
 
 
 def _one(system: System, number: int, stop_s: float, row: Row) -> str:
+    member = system.fleet[number % len(system.fleet.members)]
+    system.owned_by(member.number)
     system.progress()
     system.under_load()
-    member = system.fleet[number % len(system.fleet.members)]
     mine = system.owned()[member.number]
     metas = asyncio.run(_metas(system, mine))
     heard, exits = len(member.output), len(member.exits)
