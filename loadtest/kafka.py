@@ -27,7 +27,8 @@ ONE_CORE = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """One core's worth of compiler and collector: for tests, which share the machine with the brokers."""
 
 # Joins at once, sessions as short as a test wants, small internal topics; and nothing is deleted by age: the
-# records of a replay carry the time of their event, which may be years ago, and retention goes by that time.
+# records of a replay carry the time of their event, which may be years ago, and retention goes by that time. The log
+# cleaner's buffer is 128 MB by default, a good part of a small heap: a broker would collect garbage all the time.
 _BROKER = """\
 process.roles=broker,controller
 node.id={node}
@@ -56,6 +57,7 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 replica.lag.time.max.ms=5000
 controlled.shutdown.enable=true
+log.cleaner.dedupe.buffer.size=8388608
 """
 
 
@@ -152,7 +154,7 @@ class KafkaCluster:
 
     def _launch(self, node: int) -> None:
         home = self._home(node)
-        heap_mb = 512 if len(self.nodes) == 1 else 256
+        heap_mb = 512 if len(self.nodes) == 1 else 384
         with (home / "server.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 [*self._java(heap_mb), "kafka.Kafka", str(home / "server.properties")],

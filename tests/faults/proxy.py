@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import threading
 from collections.abc import Sequence
@@ -56,14 +57,14 @@ class Proxy:
             asyncio.ensure_future(self._requests(reader, forth, asked)),
             asyncio.ensure_future(self._answers(back, writer, asked)),
         ]
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # by `_hang_up`: asyncio prints one that comes through
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
+        for way in ways:
+            way.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*ways, return_exceptions=True)
-            writer.close()
-            forth.close()
+        writer.close()
+        forth.close()
 
     async def _listen(self, target: int) -> None:
         server = await asyncio.start_server(lambda r, w: self._serve(target, r, w), _HOST, 0)

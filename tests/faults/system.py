@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import uuid
@@ -138,6 +139,7 @@ class System:
             self.pipeline = load_pipeline(str(path))
             self.topics = [source.topic for source in self.pipeline.sources]
             outputs = self.pipeline.topics.predictions, self.pipeline.topics.dead_letters
+            stack.callback(self._drop)
             self.create_sources()
             kafka.create_topics(
                 *outputs, partitions=PARTITIONS, retention_ms="-1", message_timestamp_type="LogAppendTime"
@@ -251,6 +253,13 @@ class System:
         self.grounds.kafka.create_topics(
             *self.topics, partitions=PARTITIONS, retention_ms="-1", max_message_bytes="4000000"
         )
+
+    def _drop(self) -> None:
+        """The brokers of all scenarios are the same three, with little memory."""
+        names = [n for n in self.grounds.admin.list_topics(timeout=20).topics if n.startswith(self.name)]
+        with contextlib.suppress(KafkaException):
+            for gone in self.grounds.admin.delete_topics(names).values():
+                gone.result()
 
     def last_words(self) -> str:
         """The ends of the workers' logs."""
