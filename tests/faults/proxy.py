@@ -31,6 +31,7 @@ class Proxy:
         self.ports: dict[int, int] = {}
         self.delay_s = 0.0
         self._targets = list(targets)
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
@@ -69,8 +70,11 @@ class Proxy:
     async def _listen(self, target: int) -> None:
         server = await asyncio.start_server(lambda r, w: self._serve(target, r, w), _HOST, 0)
         self.ports[target] = server.sockets[0].getsockname()[1]
+        self._servers.append(server)
 
     async def _hang_up(self) -> None:
+        for server in self._servers:
+            server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

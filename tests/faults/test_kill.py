@@ -14,6 +14,7 @@ import redis
 
 from loadtest.kafka import KafkaCluster
 from tests.faults.feeding import feeding, killed_in_mid_replay, last_piece, made, pieces
+from tests.faults.proxy import Proxy
 from tests.integration.models import assert_scores, champion, model
 from tests.integration.outputs import Output, Reader, assert_right, differing, predictions
 from tests.integration.shop import shop
@@ -150,9 +151,12 @@ def test_a_worker_killed_while_it_recovers_starts_again(
         tape.send(real.broker, *first)
         worker.caught_up()
     flush(real)
-    with Worker(tape.path, real) as worker:
-        worker.wait_for(lambda: bool(worker.status().get("recovering")), 30)
-        worker.kill()
+    port = int(real.redis_url.rsplit(":", 1)[1])
+    with Proxy([port]) as slow:
+        slow.delay_s = 0.3  # else it is over before anybody has looked
+        with Worker(tape.path, real, WEIR_REDIS=f"redis://127.0.0.1:{slow.ports[port]}") as worker:
+            worker.wait_for(lambda: bool(worker.status().get("recovering")), 30)
+            worker.kill()
     with ran_out(tape.path, real) as worker:
         tape.send(real.broker, *second)
         found = predictions(real.broker, tape)
