@@ -28,6 +28,7 @@ from tests.oracles.features import Event, features_of
 _ROUND = 997
 _DRIP = 8
 _TOLERANCE = 1e-9
+_MAKING = threading.Lock()
 
 
 class Feed:
@@ -67,9 +68,14 @@ class Feed:
         return len(self.rows)
 
 
-@lru_cache(maxsize=4)
 def feed(kind: Kind, n: int) -> Feed:
     """The feed of `n` events; the same one for every scenario."""
+    with _MAKING:
+        return _feed(kind, n)
+
+
+@lru_cache(maxsize=4)
+def _feed(kind: Kind, n: int) -> Feed:
     return Feed(kind, records_of(kind, n))
 
 

@@ -12,5 +12,7 @@ def run(scenario: Scenario, grounds: Grounds, count: int) -> Row:
         return scenario.run(grounds, count)
     except (Failed, AssertionError) as error:
         return Row(scenario.fault, count, problems=[str(error)])
+    except Exception as error:
+        return Row(scenario.fault, count, problems=[f"{type(error).__name__}: {error}"])
     finally:
         grounds.mend()

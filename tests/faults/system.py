@@ -269,7 +269,7 @@ class System:
         return f"owned {self.owned()}, committed {self.committed()}\n{self.last_words()}"
 
     def _servers(self, number: int) -> Servers:
-        folder = self.grounds.folder / f"worker-{number}"
+        folder = self.folder / f"worker-{number}"
         folder.mkdir(exist_ok=True)
         settings = {
             "WEIR_BROKER": self._broker,

@@ -77,18 +77,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault to be survived: `run(grounds, count)` does it `count` times (or for as many seconds)."""
+    """A fault to be survived: `run(grounds, count)` does it `count` times (or for as many seconds).
+
+    alone: it hurts what scenarios share, so no other runs beside it. lasts: seconds of the short form, about.
+    """
 
     name: str
     fault: str
     short: int
     long: int
     run: Callable[[Grounds, int], Row]
+    alone: bool = False
+    lasts: int = 30
 
 
-def scenario(name: str, fault: str, *, short: int, long: int) -> Callable[[Callable[..., Row]], Scenario]:
+def scenario(
+    name: str, fault: str, *, short: int, long: int, alone: bool = False, lasts: int = 30
+) -> Callable[[Callable[..., Row]], Scenario]:
     """Makes a scenario of a function. fault: as the table names it; short, long: how often it is done."""
-    return lambda run: Scenario(name, fault, short, long, run)
+    return lambda run: Scenario(name, fault, short, long, run, alone, lasts)
 
 
 _HEAD = ("fault", "count", "lost", "duplicated", "order violations", "feature mismatches", "aborted records", "stall s")

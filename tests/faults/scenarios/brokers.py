@@ -32,7 +32,7 @@ ROLES: dict[str, Callable[[System], int]] = {
 }
 
 
-@scenario("broker-kill", "broker kill -9", short=2, long=15)
+@scenario("broker-kill", "broker kill -9", short=2, long=15, alone=True)
 def broker_kill(grounds: Grounds, count: int) -> Row:
     """A broker leads a third of all partitions, so that each kill hits outputs too; progress again within 60 s."""
     row = Row("broker kill -9: group coordinator, transaction coordinator, output leader", count)

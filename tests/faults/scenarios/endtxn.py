@@ -9,7 +9,7 @@ from tests.faults.table import Row, scenario
 _VOID = "transaction void"
 
 
-@scenario("endtxn", "dropped EndTxn responses", short=5, long=50)
+@scenario("endtxn", "dropped EndTxn responses", short=5, long=50, lasts=50)
 def dropped(grounds: Grounds, count: int) -> Row:
     """Workers speak to all three brokers through a proxy, which drops the answer to one commit at a time."""
     row = Row("dropped EndTxn responses", count)

@@ -9,7 +9,7 @@ from tests.faults.system import Grounds, System
 from tests.faults.table import Row, scenario
 
 
-@scenario("worker-kill", "worker kill -9", short=5, long=100)
+@scenario("worker-kill", "worker kill -9", short=5, long=100, lasts=60)
 def worker_kill(grounds: Grounds, count: int) -> Row:
     with grounds.system("payments", *_size(count)) as system:
         return kills(system, Row("worker kill -9", count), count).judge(aborts=True)

@@ -17,7 +17,7 @@ GAP_S = 15.0
 _AROUND_S = 0.5
 
 
-@scenario("membership", "a worker joins and leaves every 5 s, seconds", short=30, long=600)
+@scenario("membership", "a worker joins and leaves every 5 s, seconds", short=30, long=600, lasts=65)
 def membership(grounds: Grounds, seconds: int) -> Row:
     """The third worker comes and goes; streams of one partition number stay in one worker all the time."""
     row = Row("a worker joins and leaves every 5 s (seconds)", seconds)
@@ -49,7 +49,7 @@ def membership(grounds: Grounds, seconds: int) -> Row:
     return row
 
 
-@scenario("rolling", "rolling restart of all workers", short=1, long=5)
+@scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=65)
 def rolling(grounds: Grounds, count: int) -> Row:
     row = Row("rolling restart of all workers", count)
     with grounds.system("payments", 60_000 if count < 3 else 300_000, 1500.0) as system:

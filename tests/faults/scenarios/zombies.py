@@ -17,7 +17,7 @@ _FENCED = "this process stood still"
 """What a worker says whose transaction or membership Kafka has refused after that."""
 
 
-@scenario("zombie", "SIGSTOP past the session, then SIGCONT", short=2, long=20)
+@scenario("zombie", "SIGSTOP past the session, then SIGCONT", short=2, long=20, lasts=55)
 def zombie(grounds: Grounds, count: int) -> Row:
     with grounds.system("streams", 60_000 if count < 5 else 1_000_000, 1500.0) as system:
         row = Row("SIGSTOP past the session, then SIGCONT", count)
