@@ -41,6 +41,8 @@ def main() -> int:
                 row = found[scenario.name] = run(scenario, grounds, count)
                 said = "ok" if row.ok else "FAILED: " + "; ".join(row.problems)
                 print(f"{scenario.name}: {time.monotonic() - began:.0f} s {said}", file=sys.stderr, flush=True)
+                with (folder / "rows.jsonl").open("a") as file:  # hours of work, should the rest be cut short
+                    file.write(json.dumps(row.as_json()) + "\n")
 
             with ThreadPoolExecutor(given.lanes) as lanes:
                 # The longest first, so that no lane is left with one at the end.
