@@ -134,7 +134,7 @@ class Load(threading.Thread):
                 "bootstrap.servers": broker,
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,
-                "linger.ms": 5,
+                "linger.ms": 40,  # a record at a time, brokers and workers would be busy with nothing else
                 "compression.type": "lz4",
                 "message.max.bytes": 20_000_000,
                 "reconnect.backoff.max.ms": 1000,
