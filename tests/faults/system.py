@@ -38,6 +38,8 @@ from tests.redis_server import RedisServer
 
 WORKERS = 3
 SETTLE_S = 90.0
+COMMIT_MS = "250"
+"""Three brokers on one machine spend most of their time on transactions; and a longer one is hit more often."""
 
 
 class Failed(Exception):
@@ -276,6 +278,7 @@ class System:
             "WEIR_REDIS": self.redis_url,
             "WEIR_GUARANTEE": "exactly_once",
             "WEIR_REPLICATION": "3",
+            "WEIR_COMMIT_INTERVAL": COMMIT_MS,
             **self._settings,
         }
         return Servers(self.grounds.kafka.address, self.redis.url, folder, settings)

@@ -40,6 +40,11 @@ class Row:
         return not self.problems
 
     @property
+    def vacuous(self) -> bool:
+        """Whether nothing is wrong but that the faults hit nothing."""
+        return bool(self.problems) and all(problem.startswith("vacuous") for problem in self.problems)
+
+    @property
     def harm(self) -> int:
         """Events lost, duplicated, out of order or with other values."""
         return self.lost + self.duplicated + self.disordered + self.mismatched + self.wrong_scores
@@ -68,7 +73,7 @@ class Row:
             self.notes.append("fails, as it must: " + "; ".join(harm))
             self.problems = []
         else:
-            self.problems = ["the protection was off, and nothing was noticed"]
+            self.problems = ["vacuous: the protection was off, and nothing was noticed"]
         return self
 
     def as_json(self) -> dict[str, Any]:
