@@ -15,7 +15,7 @@ from tests.faults.table import Row, scenario
 AWAY_S = 3.0
 LATENCY_S, SLOW_S = 0.5, 10.0
 FULL_S = 6.0
-RECOVERED_S = 20.0
+RECOVERED_S = 12.0
 """Seconds after Redis is back until which predictions may still be marked."""
 
 _CACHE = {"WEIR_CACHE_ENTITIES": "100"}
@@ -39,8 +39,7 @@ def killed(grounds: Grounds, count: int) -> Row:
 @scenario("redis-flush", "FLUSHALL under a running owner with evicted entities", short=1, long=5)
 def flushed(grounds: Grounds, count: int) -> Row:
     def fault(system: System) -> None:
-        evicted = sum(member.metric("weir_cache_evictions_total") for member in system.fleet.members)
-        assert evicted, "vacuous: no entity was evicted"
+        wait(lambda: all(m.metric("weir_cache_evictions_total") for m in system.fleet.members), 60, system.state)
         with system.redis.admin() as admin:
             admin.flushall()
 
