@@ -43,7 +43,7 @@ def written_first() -> None:
     async def write_then_commit(self: Committer, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:
         await self.written()
         await self._write(boundary.copies)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # what a kill must hit
         return await finish(self, Boundary(boundary.positions, []), give_up=give_up)
 
     def as_found(meta: Meta | None, state_hash: str, committed: Sequence[int], low: Sequence[int]) -> Any:
