@@ -37,7 +37,7 @@ def broker_kill(grounds: Grounds, count: int) -> Row:
     """A broker leads a third of all partitions, so that each kill hits outputs too; progress again within 60 s."""
     row = Row("broker kill -9: group coordinator, transaction coordinator, output leader", count)
     events = 60_000 if count < 5 else 1_000_000
-    with grounds.system("payments", events, 1000.0) as system:
+    with grounds.system("payments", events, 800.0) as system:
         slowest = 0.0
         for number in range(count):
             system.progress()

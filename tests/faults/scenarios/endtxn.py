@@ -16,7 +16,7 @@ def dropped(grounds: Grounds, count: int) -> Row:
     events = 60_000 if count < 10 else 1_000_000
     with (
         KafkaProxy(grounds.kafka.address) as proxy,
-        grounds.system("payments", events, 1000.0, broker=proxy.address) as system,
+        grounds.system("payments", events, 800.0, broker=proxy.address) as system,
     ):
         ended = 0
         for number in range(1, count + 1):

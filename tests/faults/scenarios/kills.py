@@ -38,5 +38,5 @@ def kills(system: System, row: Row, count: int) -> Row:
 
 
 def _size(count: int) -> tuple[int, float]:
-    """Events, and how many a second, so that the load outlasts the kills."""
-    return (60_000, 1500.0) if count < 20 else (1_000_000, 1200.0)
+    """Events, and how many a second: the load outlasts the kills, and leaves two cores room to start workers in."""
+    return (60_000 if count < 20 else 1_000_000), 800.0

@@ -21,7 +21,7 @@ _AROUND_S = 0.5
 def membership(grounds: Grounds, seconds: int) -> Row:
     """The third worker comes and goes; streams of one partition number stay in one worker all the time."""
     row = Row("a worker joins and leaves every 5 s (seconds)", seconds)
-    with grounds.system("streams", 60_000 if seconds < 60 else 700_000, 1500.0, workers=2) as system:
+    with grounds.system("streams", 60_000 if seconds < 60 else 700_000, 600.0, workers=2) as system:
         looks = _Looks(system.fleet)
         looks.start()
         system.progress()
@@ -52,7 +52,7 @@ def membership(grounds: Grounds, seconds: int) -> Row:
 @scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=65)
 def rolling(grounds: Grounds, count: int) -> Row:
     row = Row("rolling restart of all workers", count)
-    with grounds.system("payments", 60_000 if count < 3 else 300_000, 1500.0) as system:
+    with grounds.system("payments", 60_000 if count < 3 else 300_000, 800.0) as system:
         system.progress()
         for _ in range(count):
             for number in range(len(system.fleet.members)):

@@ -19,7 +19,7 @@ _FENCED = "this process stood still"
 
 @scenario("zombie", "SIGSTOP past the session, then SIGCONT", short=2, long=20, lasts=55)
 def zombie(grounds: Grounds, count: int) -> Row:
-    with grounds.system("streams", 60_000 if count < 5 else 1_000_000, 1500.0) as system:
+    with grounds.system("streams", 60_000 if count < 5 else 1_000_000, 800.0) as system:
         row = Row("SIGSTOP past the session, then SIGCONT", count)
         for number in range(count):
             row.notes.append(_one(system, number, STOPS_S[number % len(STOPS_S)], row))
