@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
+from features.engine import FeatureEngine
 from features.store import Meta
 from streams import cli, ownership, recovery, worker
 from streams.commit import Boundary, Committer
@@ -34,8 +35,11 @@ def state_dropped() -> None:
 
 
 def written_first() -> None:
-    """State is written before the commit, and taken as it is found."""
-    mark, finish = Committer.mark, Committer.finish
+    """State is written before the commit, and taken as it is found, rows beyond the commit too."""
+    mark, finish, own = Committer.mark, Committer.finish, FeatureEngine.own
+
+    def trusting(self: FeatureEngine, partition: int, meta: Meta, *, empty: bool = False, committed: Any = None) -> None:
+        own(self, partition, meta, empty=empty)
 
     def always_mark(self: Committer, lanes: Any, *, checkpoint: bool) -> Boundary:
         return mark(self, lanes, checkpoint=True)
@@ -51,6 +55,7 @@ def written_first() -> None:
             return recovery.plan(meta, state_hash, committed, low)
         return recovery.Resume(tuple(committed))
 
+    FeatureEngine.own = trusting  # type: ignore[method-assign]
     Committer.mark = always_mark  # type: ignore[method-assign]
     Committer.finish = write_then_commit  # type: ignore[method-assign]
     ownership.plan = as_found  # type: ignore[attr-defined]
