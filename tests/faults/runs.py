@@ -7,11 +7,15 @@ from tests.faults.table import Row, Scenario
 
 
 def run(scenario: Scenario, grounds: Grounds, count: int) -> Row:
-    """A scenario that cannot go on is a row that says so; one that hit nothing has proved nothing, and is run again."""
+    """A scenario that cannot go on is a row that says so.
+
+    One that hit nothing, or did not come to its end in time, has proved nothing: it is run once more, and says so.
+    """
     row = _run(scenario, grounds, count)
-    if row.vacuous:
+    if row.inconclusive:
         again = _run(scenario, grounds, count)
-        again.notes.append(f"run twice; the first time: {'; '.join(row.problems)}")
+        first = "; ".join(problem.splitlines()[0][:200] for problem in row.problems)
+        again.notes.append(f"run twice; the first time: {first}")
         return again
     return row
 

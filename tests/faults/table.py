@@ -40,9 +40,9 @@ class Row:
         return not self.problems
 
     @property
-    def vacuous(self) -> bool:
-        """Whether nothing is wrong but that the faults hit nothing."""
-        return bool(self.problems) and all(problem.startswith("vacuous") for problem in self.problems)
+    def inconclusive(self) -> bool:
+        """Whether nothing is wrong but that the faults hit nothing, or that something took longer than was waited."""
+        return bool(self.problems) and all(problem.startswith(("vacuous", "not in ")) for problem in self.problems)
 
     @property
     def harm(self) -> int:

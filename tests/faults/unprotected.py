@@ -38,7 +38,7 @@ def written_first() -> None:
     """State is written before the commit, and taken as it is found, rows beyond the commit too."""
     mark, finish, own = Committer.mark, Committer.finish, FeatureEngine.own
 
-    def trusting(self: FeatureEngine, partition: int, meta: Meta, *, empty: bool = False, committed: Any = None) -> None:
+    def trusting(self: FeatureEngine, partition: int, meta: Meta, *, empty: bool = False, **_: Any) -> None:
         own(self, partition, meta, empty=empty)
 
     def always_mark(self: Committer, lanes: Any, *, checkpoint: bool) -> Boundary:
