@@ -166,7 +166,7 @@ class System:
             self.fleet.begin(*range(self._workers))
             self.load = Load(self.feed, kafka.address, self.topics, self._per_s)
             stack.callback(self.load.halt)
-            wait(lambda: self.covered() and all(self.owned()[i] for i in range(self._workers)), SETTLE_S, self.state)
+            wait(self._shared, SETTLE_S, self.state)
             self.load.start()
             self._stack = stack.pop_all()
         return self
@@ -193,7 +193,7 @@ class System:
 
     def covered(self) -> bool:
         """Whether every partition is owned by one worker."""
-        return sorted(p for owned in self.owned().values() for p in owned) == list(range(PARTITIONS))
+        return _whole(self.owned())
 
     def committed(self) -> dict[tuple[int, int], int]:
         """By stream and partition; -1 = nothing yet. Asks until Kafka answers."""
@@ -256,6 +256,11 @@ class System:
             *self.topics, partitions=PARTITIONS, retention_ms="-1", max_message_bytes="4000000"
         )
 
+    def _shared(self) -> bool:
+        """Whether all is covered, and every worker that began has a part."""
+        owned = self.owned()
+        return _whole(owned) and all(owned[number] for number in range(self._workers))
+
     def _drop(self) -> None:
         """The brokers of all scenarios are the same three, with little memory."""
         names = [n for n in self.grounds.admin.list_topics(timeout=20).topics if n.startswith(self.name)]
@@ -294,6 +299,10 @@ class System:
         deployment = rollout.promote(rollout.unscored(self.pipeline.model), version)
         publish(self.pipeline, settings_of(servers), servers.broker, deployment)
         return path
+
+
+def _whole(owned: dict[int, list[int]]) -> bool:
+    return sorted(p for partitions in owned.values() for p in partitions) == list(range(PARTITIONS))
 
 
 def wait(what: Callable[[], bool], within_s: float, state: Callable[[], str]) -> None:
