@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -23,6 +24,21 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 RECORDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
+# From a second to sixty days: how long the truth takes.
+DELAYS = (
+    1.0,
+    10.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    10800.0,
+    21600.0,
+    43200.0,
+    86400.0,
+    *(86400.0 * d for d in (2, 7, 14, 30, 60)),
+)
+TRAININGS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0)
 
 
 @dataclass(frozen=True)
@@ -126,12 +142,64 @@ METRICS: tuple[Row, ...] = (
         Row("weir_monitor_predictions_total", "counter", ("result",), "records",
             "Predictions that the monitor read: new or duplicate (a source record seen before)"),
         Row("weir_monitor_labels_total", "counter", ("result",), "records",
-            "Labels: matched, late (beyond `within`), duplicate, unmatched (no prediction) or invalid"),
+            "Labels: matched, late (beyond `within`), duplicate, conflicting (a second one that says otherwise), "
+            "unmatched (no prediction) or invalid"),
         Row("weir_monitor_missing_labels_total", "counter", (), "records",
             "Predictions whose label did not come within its time"),
         Row("weir_monitor_pending_records", "gauge", ("side",), "records",
             "Predictions or labels that wait for the other"),
         Row("weir_monitor_archived_total", "counter", (), "records", "Rows written to the archive"),
+        Row("weir_monitor_lag_records", "gauge", ("topic",), "records",
+            "Records of a topic that the monitor has not yet read, over all its partitions"),
+        Row("weir_monitor_watermark_timestamp_seconds", "gauge", ("side",), "seconds",
+            "Event time up to which predictions, or labels, have been read: the least of their partitions"),
+    ),
+    *_group("Live performance",
+        Row("weir_live_auc", "gauge", ("version", "arm"), "1",
+            "Area under the ROC curve of a version's latest labelled rows, at most 10,000 of them and none left out; "
+            "absent while they are of one class. arm: the place that it had on the latest of them"),
+        Row("weir_live_log_loss", "gauge", ("version", "arm"), "nats", "Mean log loss on the same rows"),
+        Row("weir_live_accuracy_ratio", "gauge", ("version", "arm"), "1",
+            "Share of the same rows on the right side of 0.5"),
+        Row("weir_live_calibration_error", "gauge", ("version", "arm"), "1",
+            "Expected calibration error on the same rows: how far scores lie from the share of positives, over ten "
+            "bins of equal width"),
+        Row("weir_live_calibration_bias", "gauge", ("version", "arm"), "1",
+            "Mean score less the share of positives on the same rows: above 0 = too sure of positives"),
+        Row("weir_live_rows", "gauge", ("version", "arm"), "rows", "How many rows these say it of"),
+        Row("weir_live_log_loss_difference", "gauge", ("shadow", "served"), "nats",
+            "Mean log loss of a shadow less that of the version that was served, on the same rows: the latest 10,000 "
+            "that both scored; below 0 = the shadow is better"),
+        Row("weir_live_log_loss_difference_error", "gauge", ("shadow", "served"), "nats",
+            "Standard error of that difference"),
+        Row("weir_live_paired_rows", "gauge", ("shadow", "served"), "rows", "How many rows that is said of"),
+    ),
+    *_group("Loop",
+        Row("weir_label_delay_seconds", "histogram", (), "seconds",
+            "Event time from a scored event to its label", DELAYS),
+        Row("weir_label_coverage_ratio", "gauge", (), "1",
+            "Of the predictions whose label came, or whose time for one ran out, in the latest block: the share that "
+            "has one"),
+        Row("weir_blocks_total", "counter", (), "blocks", "Blocks of event time that were closed"),
+        Row("weir_block_late_records_total", "counter", (), "records",
+            "Records that came when their block was closed, and count in the one that was open"),
+        Row("weir_block_end_timestamp_seconds", "gauge", (), "seconds", "Event time at which the latest block ends"),
+        Row("weir_drift_statistic", "gauge", ("signal", "detector"), "1",
+            "What a detector said of a signal at the latest block; beyond the threshold, and confirmed, it is a drift"),
+        Row("weir_drift_threshold", "gauge", ("signal", "detector"), "1", "Where a drift of this signal begins"),
+        Row("weir_drift_events_total", "counter", ("signal", "detector"), "events", "Drift events"),
+        Row("weir_retrain_events_total", "counter", ("reason",), "events",
+            "Retrain events: no_champion, drift, max_age, schedule or manual"),
+        Row("weir_trainer_state", "gauge", ("state",), "1",
+            "1 for what the trainer does, 0 for the rest: idle, training, gating, shadow (a candidate is watched), "
+            "guard (a new champion is watched) or failing (it tries again)"),
+        Row("weir_training_seconds", "histogram", (), "seconds",
+            "Time of a training, from the archive to the model's file", TRAININGS),
+        Row("weir_trainings_total", "counter", ("result",), "trainings",
+            "Retrain events that were worked off: registered, reused (its version was there already), rejected (the "
+            "gate) or failed"),
+        Row("weir_rollouts_total", "counter", ("decision",), "decisions",
+            "Steps of a roll-out: shadow, promoted, rejected or rolled_back"),
     ),
     *_group("Process",
         Row("weir_build_info", "gauge", ("version", "python"), "1", "1, with the versions that run"),
@@ -216,6 +284,17 @@ class Metrics(Collector):
             for value in values:
                 histogram.add(value, 1)
 
+    def observe_array(self, name: str, values: np.ndarray, **labels: Any) -> None:
+        """Adds one observation for each of `values`, float64 [n]: what `observe_many` does, for thousands at once."""
+        key = self._key(name, labels)
+        counts = np.bincount(np.searchsorted(self._rows[name].buckets, values)).tolist()
+        total = float(values.sum())
+        with self._lock:
+            histogram = self._histogram(name, key)
+            for place, count in enumerate(counts):
+                histogram.counts[place] += count
+            histogram.sum += total
+
     def drop(self, name: str, **labels: Any) -> None:
         """Forgets the series that carry all of `labels`: those of a partition that has gone, say."""
         names = self._rows[name].labels
@@ -284,7 +363,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics` by every worker and monitor."
+        "Served at `/metrics` by every worker, monitor and trainer."
         + " Rendered from the table in `monitors/metrics.py` by `python -m monitors.metrics`; do not edit.",
     ]
     for group in dict.fromkeys(row.group for row in METRICS):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitors.metrics import METRICS, Metrics, document
+from monitors.metrics import DELAYS, METRICS, Metrics, document
 
 
 def test_every_name_follows_the_conventions() -> None:
@@ -83,6 +86,20 @@ def test_values_can_be_read_back() -> None:
     assert metrics.value("weir_dead_letters_total", source="b", stage="decode", reason="type") == 0
     assert metrics.total("weir_dead_letters_total") == 3
     assert metrics.value("weir_round_records") == 1
+
+
+@given(st.lists(st.one_of(st.floats(0, 1e9), st.sampled_from(DELAYS)), max_size=60))
+def test_an_array_is_observed_as_its_values_one_by_one(values: list[float]) -> None:
+    singly, at_once = Metrics(), Metrics()
+    singly.observe_many("weir_label_delay_seconds", values)
+    at_once.observe_array("weir_label_delay_seconds", np.array(values, dtype=np.float64))
+
+    def histogram(metrics: Metrics) -> dict[str, float]:
+        lines = (line for line in metrics.render()[0].decode().splitlines() if line.startswith("weir_label_delay"))
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    assert histogram(at_once) == pytest.approx(histogram(singly))
+    assert at_once.value("weir_label_delay_seconds") == len(values)
 
 
 def test_the_documentation_is_up_to_date() -> None:
