@@ -24,7 +24,8 @@ class Origin(msgspec.Struct, gc=False):
 class Prediction(msgspec.Struct, gc=False):
     """One prediction. `features` has one attribute a feature, None where it was missing.
 
-    time: the event's, ms since 1970. score: None = unscored; a list for several classes.
+    time: the event's, ms since 1970. score: None = unscored; a list for several classes. shadows: what versions that
+    ran beside it scored, by version.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Prediction(msgspec.Struct, gc=False):
     deployment: str | None
     score: float | list[float] | None
     features: Any
+    shadows: dict[str, float | list[float | None] | None] | None = None
 
     @property
     def place(self) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from monitors.join import Label
@@ -9,6 +11,7 @@ from monitors.predictions import Kinds, Prediction, prediction_decoder
 
 KINDS: Kinds = {"amount": "number", "city": "category"}
 HOUR = 3_600_000
+Shadows = Mapping[str, "float | list[float | None] | None"]
 
 _decode = prediction_decoder(KINDS)
 
@@ -22,8 +25,10 @@ def prediction(
     score: float | list[float] | None = 0.5,
     amount: float | None = 1.5,
     city: str | None = "Rome",
+    version: str | None = "1",
+    shadows: Shadows | None = None,
 ) -> Prediction:
-    return _decode(encoded(name, time, partition, offset, score, amount, city))
+    return _decode(encoded(name, time, partition, offset, score, amount, city, version, shadows))
 
 
 def encoded(
@@ -34,6 +39,8 @@ def encoded(
     score: float | list[float] | None = 0.5,
     amount: float | None = 1.5,
     city: str | None = "Rome",
+    version: str | None = "1",
+    shadows: Shadows | None = None,
 ) -> bytes:
     """The record as the worker writes it."""
     return msgspec.json.encode(
@@ -43,11 +50,11 @@ def encoded(
             "time": time,
             "source": {"topic": "payments", "partition": partition, "offset": offset},
             "model": "m",
-            "version": "1",
+            "version": version,
             "arm": "champion",
             "deployment": "d",
             "score": score,
-            "shadows": {},
+            "shadows": shadows or {},
             "features": {"amount": amount, "city": city},
         }
     )

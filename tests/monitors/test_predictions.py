@@ -22,6 +22,12 @@ def test_a_whole_number_is_a_float_where_a_number_is_expected() -> None:
     assert isinstance(prediction("a", score=1).score, float)
 
 
+def test_the_scores_of_shadows_are_read_whatever_their_shape() -> None:
+    shadows = {"2": 0.25, "3": None, "4": [0.5, None]}
+    assert prediction("a", shadows=shadows).shadows == shadows
+    assert prediction_decoder(KINDS)(encoded("a").replace(b'"shadows":{},', b"")).shadows is None
+
+
 def test_features_of_another_spec_are_ignored_and_missing_ones_are_none() -> None:
     decode = prediction_decoder({"other": "number"})
     assert decode(encoded("a")).features.other is None
