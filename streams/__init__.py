@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from features.spec import Hashed, Vocabulary
+    from streams.declared_loop import Blocks, Retrain, Rollout
     from streams.errors import DeclarationError, UsageError, WeirError
     from streams.event import Event
-    from streams.pipeline import Labels, Pipeline, Retrain
+    from streams.pipeline import Labels, Pipeline
     from streams.source import Source, compute
 
 __all__ = [
+    "Blocks",
     "DeclarationError",
     "Event",
     "Hashed",
     "Labels",
     "Pipeline",
     "Retrain",
+    "Rollout",
     "Source",
     "UsageError",
     "Vocabulary",
@@ -29,9 +32,10 @@ __all__ = [
 # Imported on first use: `weir --help` need not wait for numpy.
 _HOMES = {
     "features.spec": ("Hashed", "Vocabulary"),
+    "streams.declared_loop": ("Blocks", "Retrain", "Rollout"),
     "streams.errors": ("DeclarationError", "UsageError", "WeirError"),
     "streams.event": ("Event",),
-    "streams.pipeline": ("Labels", "Pipeline", "Retrain"),
+    "streams.pipeline": ("Labels", "Pipeline"),
     "streams.source": ("Source", "compute"),
 }
 

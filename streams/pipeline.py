@@ -12,6 +12,7 @@ import numpy as np
 
 from features.spec import Aggregate, Columns, Computed, Feature, FeatureSpec, SpecError, Stream
 from features.windows import parse_duration
+from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
 from streams.source import Declared, Source, check_topic, duration_ms, placed
@@ -19,6 +20,7 @@ from streams.source import Declared, Source, check_topic, duration_ms, placed
 Features: TypeAlias = "Iterable[Declared | Computed | Features]"
 """Features in their order, in lists of any depth."""
 
+_BLOCKS = Blocks()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -95,20 +97,6 @@ class Labels:
             raise DeclarationError(f"labels: {what}={name!r}: {unknown}")
 
 
-@dataclass(frozen=True)
-class Retrain:
-    """ "module:function" that trains a model in place of the built-in one.
-
-    Called as function(dataset: models.dataset.Dataset, out: Path, seed: int) -> models.trainer.Trained.
-    """
-
-    function: str
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.function):
-            raise DeclarationError(f'retrain: {self.function!r} is not "module:function"')
-
-
 class Pipeline:
     """A pipeline: immutable; everything that cannot be is a DeclarationError here, at load time.
 
@@ -117,6 +105,9 @@ class Pipeline:
     features: in the order of the model's inputs; lists are flattened.
     model: the model's name in the registry and on the deployments topic.
     learn: further sources, co-partitioned with `score`, from which features learn.
+    blocks: the stretches that statistics and drift are taken over. drift: what is watched; None = the default.
+    retrain, rollout: when a new model is trained, and how it comes into service; with a retrain and no rollout, the
+    default one. Both need labels.
     output: the ONNX output that is the score; None = the only one, or the last column of probabilities.
     """
 
@@ -129,7 +120,10 @@ class Pipeline:
         model: str,
         learn: Sequence[Source] = (),
         labels: Labels | None = None,
+        blocks: Blocks = _BLOCKS,
+        drift: Sequence[Any] | None = None,
         retrain: Retrain | None = None,
+        rollout: Rollout | None = None,
         output: str | None = None,
     ) -> None:
         _check_name("pipeline", name)
@@ -142,7 +136,9 @@ class Pipeline:
         self.model = model
         self.output = output
         self.labels = labels
+        self.blocks = blocks
         self.retrain = retrain
+        self.rollout = Rollout() if rollout is None and retrain is not None else rollout
         self.sources = _sources(name, score, learn)
         self.topics = Topics.of(name)
         for source in self.sources:
@@ -153,6 +149,8 @@ class Pipeline:
         self.spec = _spec(name, self.sources, features)
         if labels is not None:
             _check_labels(labels, score)
+        self.drift = _watches(drift, self.spec.names)
+        _check_loop(name, self)
 
     @property
     def lead(self) -> Source:
@@ -291,4 +289,36 @@ def _check_labels(labels: Labels, lead: Source) -> None:
         raise DeclarationError(
             f"labels: id {labels.id} of {labels.topic} is a {label.kind}, "
             f"{lead.id} of {lead.topic} a {scored.kind}; make them the same"
+        )
+
+
+def _watches(drift: Sequence[Any] | None, features: Sequence[str]) -> tuple[Any, ...]:
+    if drift is None:
+        return ()
+    if isinstance(drift, str) or not isinstance(drift, Iterable):
+        raise DeclarationError(f"drift is a list of Watch(…), not {drift!r}")
+    return tuple(drift)
+
+
+def _check_loop(name: str, pipeline: Pipeline) -> None:
+    for what, declared, type_ in (
+        ("blocks", pipeline.blocks, Blocks),
+        ("retrain", pipeline.retrain, Retrain),
+        ("rollout", pipeline.rollout, Rollout),
+    ):
+        if not isinstance(declared, type_) and not (declared is None and what != "blocks"):
+            raise DeclarationError(f"pipeline {name}: {what} is a {type_.__name__}(…), not {declared!r}")
+        if declared is not None and what != "blocks" and pipeline.labels is None:
+            raise DeclarationError(
+                f"pipeline {name}: {what} needs labels; declare labels=Labels(…) or leave {what} out"
+            )
+    retrain, length = pipeline.retrain, pipeline.blocks.length_ms
+    if retrain is None:
+        return
+    check_signals("retrain: on", retrain.on, pipeline.spec.names)
+    every = retrain.policy.every_ms
+    if every is not None and length is not None and every < length:
+        raise DeclarationError(
+            f"retrain: every={retrain.every!r} is shorter than a block ({pipeline.blocks.every}), and a block brings "
+            "at most one retrain event; lengthen it or shorten the blocks"
         )

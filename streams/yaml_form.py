@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from features.spec import Computed, Hashed
+from streams.declared_loop import Blocks, Retrain, Rollout
 from streams.errors import DeclarationError, UsageError, WeirError, did_you_mean
 from streams.event import Event, make_event
-from streams.pipeline import Labels, Pipeline, Retrain
+from streams.pipeline import Labels, Pipeline
 from streams.source import Declared, Source, compute
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 _WINDOWED = ("sum", "mean", "min", "max")
+_LOOP = ("blocks", "drift", "retrain", "rollout")
 Resolve = Callable[[str], Callable[..., Any]]
 
 
@@ -43,7 +46,7 @@ def load_yaml(path: Path, resolve: Resolve) -> Pipeline:
 
 def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
     required = ("pipeline", "model", "sources", "score", "features")
-    top = _mapping("", raw, required, ("learn", "labels", "retrain", "output"))
+    top = _mapping("", raw, required, ("learn", "labels", *_LOOP, "output"))
     sources = {
         topic: _source(f"sources.{topic}", topic, value)
         for topic, value in _mapping("sources", top["sources"], None).items()
@@ -61,7 +64,7 @@ def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
         model=_text("model", top["model"]),
         learn=learn,
         labels=_labels(top["labels"], sources, resolve) if "labels" in top else None,
-        retrain=Retrain(_text("retrain", top["retrain"])) if "retrain" in top else None,
+        **{name: _loop(name, top[name]) for name in _LOOP if name in top},
         output=_text("output", top["output"]) if "output" in top else None,
     )
 
@@ -75,7 +78,7 @@ def _source(path: str, topic: str, raw: Any) -> Source:
 
 
 def _event(path: str, topic: str, raw: Any) -> type[Event]:
-    fields: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, kind in _mapping(path, raw, None).items():
         text = _text(f"{path}.{name}", kind)
         plain = text.removesuffix("None").rstrip(" |") if text.endswith("| None") else text
@@ -86,8 +89,8 @@ def _event(path: str, topic: str, raw: Any) -> type[Event]:
             )
         if not name.isidentifier():
             raise DeclarationError(f"{path}: {name!r} is not a field's name; use letters, digits and _")
-        fields[name] = found if plain == text else (found | None, None)
-    return make_event("".join(part for part in topic.title() if part.isalnum()) or "Event", fields)
+        members[name] = found if plain == text else (found | None, None)
+    return make_event("".join(part for part in topic.title() if part.isalnum()) or "Event", members)
 
 
 def _feature(
@@ -161,6 +164,15 @@ def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:
         raise DeclarationError(f"labels: {topic} is none of the sources; describe its event: labels.event")
     truth = _resolve("labels.value", value, resolve) if ":" in value else value
     return Labels(topic, event, value=truth, **texts)
+
+
+def _loop(name: str, raw: Any) -> Any:
+    """`blocks`, `retrain` and `rollout`: a mapping of their arguments; `retrain` may be "module:function" alone."""
+    type_ = {"blocks": Blocks, "retrain": Retrain, "rollout": Rollout}[name]
+    if name == "retrain" and isinstance(raw, str):
+        return Retrain(raw)
+    known = [field.name for field in fields(type_)]
+    return type_(**_mapping(name, raw, (), known))
 
 
 def _resolve(path: str, where: str, resolve: Resolve) -> Callable[..., Any]:

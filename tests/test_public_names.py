@@ -13,12 +13,14 @@ from streams.source import Entity, Source
 
 def test_what_a_pipeline_file_imports() -> None:
     assert sorted(streams.__all__) == [
+        "Blocks",
         "DeclarationError",
         "Event",
         "Hashed",
         "Labels",
         "Pipeline",
         "Retrain",
+        "Rollout",
         "Source",
         "UsageError",
         "Vocabulary",
@@ -45,7 +47,28 @@ def test_how_a_pipeline_is_declared() -> None:
     assert names_of(Entity.since_last) == ["within", "name"]
     assert names_of(streams.compute) == ["name", "function", "dtype"]
     assert names_of(Labels) == ["topic", "event", "id", "value", "within", "time", "key"]
-    assert names_of(streams.Retrain) == ["function"]
+    assert names_of(streams.Blocks) == ["every"]
+    assert names_of(streams.Retrain) == [
+        "function",
+        "on",
+        "min_labels",
+        "cooldown",
+        "max_age",
+        "every",
+        "budget",
+        "seed",
+    ]
+    assert names_of(streams.Rollout) == [
+        "rows",
+        "most_rows",
+        "guard_rows",
+        "margin",
+        "confidence",
+        "calibration",
+        "max_unscored",
+        "latency",
+        "keep_first",
+    ]
     assert names_of(Pipeline) == [
         "name",
         "score",
@@ -53,7 +76,10 @@ def test_how_a_pipeline_is_declared() -> None:
         "model",
         "learn",
         "labels",
+        "blocks",
+        "drift",
         "retrain",
+        "rollout",
         "output",
     ]
 
