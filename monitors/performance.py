@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 WEEK_MS = 7 * 24 * 3_600_000
-_EPS = 1e-7
+EPS = 1e-7
+"""Scores are kept this far from 0 and 1 where their logarithm is taken."""
 
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -31,7 +32,7 @@ def log_loss(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Mean −log of the probability given to what happened; None of nothing. Scores are clipped by 1e-7."""
     if not len(labels):
         return None
-    p = np.clip(scores.astype(np.float64), _EPS, 1 - _EPS)
+    p = np.clip(scores.astype(np.float64), EPS, 1 - EPS)
     return float(-np.mean(np.where(labels >= 0.5, np.log(p), np.log1p(-p))))
 
 
