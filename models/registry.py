@@ -34,6 +34,7 @@ KEPT_DEPLOYMENTS = 20
 Lineage = Mapping[str, str | int | float]
 """What a version was made from: archive range and digest, seed, code revision, metrics."""
 
+_TAG_LIMIT = 5000  # the width of the column in MLflow's databases
 _PREFIX = "weir."
 _HISTORY = "weir.history"
 _DEPLOYMENT = "weir.deployment."
@@ -101,9 +102,7 @@ class Registry:
         with self._mlflow() as client:
             if self._tags(client, model) is None:
                 client.create_registered_model(model)
-            return _registered(
-                client.create_model_version(model, source=kept.as_uri(), tags=tags), ()
-            ).version
+            return _registered(client.create_model_version(model, source=kept.as_uri(), tags=tags), ()).version
 
     def versions(self, model: str) -> list[Registered]:
         """All versions that were registered here, newest first; none for a model that is not known."""
@@ -116,9 +115,7 @@ class Registry:
             if found:
                 for alias, number in client.get_registered_model(model).aliases.items():
                     aliases.setdefault(str(number), []).append(alias)
-        ours = [
-            _registered(v, aliases.get(str(v.version), ())) for v in found if _PREFIX + "sha256" in v.tags
-        ]
+        ours = [_registered(v, aliases.get(str(v.version), ())) for v in found if _PREFIX + "sha256" in v.tags]
         return sorted(ours, key=lambda r: int(r.version.version), reverse=True)
 
     def version(self, model: str, number: str) -> Version:
@@ -126,6 +123,29 @@ class Registry:
             if known.version.version == number:
                 return known.version
         raise RegistryError(f"{model} has no version {number}; list them with: weir models list")
+
+    def version_of(self, model: str, lineage: Lineage) -> Version | None:
+        """The newest version whose lineage says all that `lineage` says (`{"retrain": id}`), if there is one."""
+        wanted = {name: str(value) for name, value in lineage.items()}
+        for known in self.versions(model):
+            if wanted.items() <= known.lineage.items():
+                return known.version
+        return None
+
+    def mark(self, version: Version, marks: Lineage) -> None:
+        """Writes to a version what came of it: `{"status": "rejected", "reasons": "…"}`. It is lineage from then on.
+
+        What was written under the same name before is replaced. Raises RegistryError where the version is not known.
+        """
+        known = self.version(version.model, version.version)
+        if known.sha256 != version.sha256:
+            raise RegistryError(f"version {version.version} of {version.model} is another file than the one to mark")
+        reserved = {"sha256", "spec_hash", "output"} & marks.keys()
+        if reserved:
+            raise RegistryError(f"{', '.join(sorted(reserved))} of a version cannot be marked")
+        with self._mlflow() as client:
+            for name, value in marks.items():
+                client.set_model_version_tag(version.model, version.version, _PREFIX + name, str(value)[:_TAG_LIMIT])
 
     def routing(self, model: str) -> Deployment | None:
         """The current deployment, or None before the first."""
@@ -136,6 +156,15 @@ class Registry:
             tags = self._tags(client, model) or {}
         history = _history(tags)
         return _deployment(tags, history[-1]) if history else None
+
+    def history(self, model: str) -> list[Deployment]:
+        """The deployments that are kept, the current one first."""
+        _check_name(model)
+        if self._is_new:
+            return []
+        with self._mlflow() as client:
+            tags = self._tags(client, model) or {}
+        return [_deployment(tags, id) for id in reversed(_history(tags))]
 
     def set_routing(self, deployment: Deployment) -> None:
         """Makes `deployment` the current one; the ones before are kept for rollback."""

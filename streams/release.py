@@ -56,10 +56,17 @@ def register(
 
 
 def deploy(pipeline: Pipeline, registry: Registry, version: Version, place: Place = "champion") -> Deployment:
-    """The registry's routing with `version` in `place`; the same one where it has that place already."""
+    """The registry's routing with `version` in `place`; the same one where it has that place already.
+
+    With a rollout declared, the champion before stays as a shadow that can come back by itself.
+    """
     current = registry.routing(pipeline.model) or rollout.unscored(pipeline.model)
-    step = rollout.promote if place == "champion" else rollout.add_shadow
-    following = step(current, version)
+    if place == "shadow":
+        following = rollout.add_shadow(current, version)
+    elif pipeline.rollout is not None:
+        following = rollout.install(current, version, cause="deployed", keep_first=pipeline.rollout.keep_first)
+    else:
+        following = rollout.promote(current, version)
     same = (current.champion, current.canary, set(current.shadows))
     if same == (following.champion, following.canary, set(following.shadows)):
         return current
