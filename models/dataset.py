@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,34 @@ class Dataset:
         return len(self.labels)
 
 
+HOLDOUT_SHARE = 0.12
+HOLDOUT_ROWS = 10_000
+"""Of the newest rows: enough to tell two models apart by, and no more than training can do without."""
+
+
+def split_newest(dataset: Dataset, share: float = HOLDOUT_SHARE, most: int = HOLDOUT_ROWS) -> tuple[Dataset, Dataset]:
+    """The earlier rows, to train on, and the newest `share` of them, `most` at most, to judge what comes of it.
+
+    Both in the order of time, with digests of their own.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
+    cut = len(dataset) - min(round(len(dataset) * share), most)
+    return _part(dataset, 0, cut), _part(dataset, cut, len(dataset))
+
+
+def _part(dataset: Dataset, start: int, stop: int) -> Dataset:
+    rows = slice(start, stop)
+    return dataclasses.replace(
+        dataset,
+        matrix=dataset.matrix[rows],
+        labels=dataset.labels[rows],
+        times=dataset.times[rows],
+        ids=dataset.ids[rows],
+        digest=hashlib.sha256(f"{dataset.digest} {start} {stop}".encode()).hexdigest(),
+    )
+
+
 def read(
     path: Path,
     names: Sequence[str],
@@ -48,8 +77,12 @@ def read(
     sizes: Mapping[str, int],
     from_ms: int | None = None,
     to_ms: int | None = None,
+    known_before_ms: int | None = None,
 ) -> Dataset:
     """The labelled events of the archive at `path` (a folder of Parquet files) with from_ms <= time < to_ms.
+
+    known_before_ms: and only those whose label was known by then: label_time < known_before_ms. Of an archive that has
+    grown since, it gives what there was.
 
     names: the features, in the model's order; encode, sizes: of those that are categories.
     Of two records of one event one is kept; it is known by id, time, partition and offset, for another broker
@@ -62,16 +95,14 @@ def read(
     frames, skipped = [], []
     for file in files:
         try:
-            frames.append(_read_file(file, names, encode, from_ms, to_ms))
+            frames.append(_read_file(file, names, encode, from_ms, to_ms, known_before_ms))
         except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as error:
             skipped.append(f"{file.name}: {one_line(error, 160)}")
     if not frames:
         raise DatasetError(f"no file of the archive at {path} can be read; {skipped[0]}")
     table = pl.concat(frames)
     order = ["time", "partition", "offset"]
-    table = table.sort([*order, "label", "id"]).unique(
-        [*order, "id"], keep="first", maintain_order=True
-    )
+    table = table.sort([*order, "label", "id"]).unique([*order, "id"], keep="first", maintain_order=True)
     if table.is_empty():
         raise DatasetError(f"no labelled events in the archive at {path} in this range of time")
     columns = [_column(table[f"feature.{name}"], name, encode) for name in names]
@@ -94,19 +125,27 @@ def read(
 
 
 def _read_file(
-    file: Path, names: Sequence[str], encode: Encode, from_ms: int | None, to_ms: int | None
+    file: Path,
+    names: Sequence[str],
+    encode: Encode,
+    from_ms: int | None,
+    to_ms: int | None,
+    known_before_ms: int | None,
 ) -> pl.DataFrame:
     """The labelled rows of one file, in the types of the archive."""
     types: dict[str, Any] = {
         "id": pl.String, "time": pl.Int64, "partition": pl.Int32, "offset": pl.Int64, "label": pl.Float64,
     }  # fmt: skip
     types |= {f"feature.{name}": pl.String if name in encode else pl.Float32 for name in names}
-    table = pl.read_parquet(file, columns=list(types), glob=False, hive_partitioning=False)
+    columns = list(types) if known_before_ms is None else [*types, "label_time"]
+    table = pl.read_parquet(file, columns=columns, glob=False, hive_partitioning=False)
     table = table.filter(pl.col("label").is_not_null() & pl.col("label").cast(pl.Float64).is_finite())
     if from_ms is not None:
         table = table.filter(pl.col("time") >= from_ms)
     if to_ms is not None:
         table = table.filter(pl.col("time") < to_ms)
+    if known_before_ms is not None:
+        table = table.filter(pl.col("label_time") < known_before_ms)
     return table.select(pl.col(name).cast(dtype) for name, dtype in types.items())
 
 
