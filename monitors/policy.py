@@ -6,11 +6,11 @@ crash it is made anew from the blocks there are.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 
 from monitors.block import Block
 from monitors.loop import Drift, Range, Reason, RetrainEvent, event_id
@@ -18,14 +18,19 @@ from monitors.loop import Drift, Range, Reason, RetrainEvent, event_id
 DAY_MS = 86_400_000
 
 
+def matches(pattern: str, signal: str) -> bool:
+    """Whether `pattern`, in which `*` stands for any part, is the name of `signal`."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), signal, re.DOTALL) is not None
+
+
 @dataclass(frozen=True)
 class Policy:
     """When a retrain event comes. Times in ms of event time.
 
-    on: signals whose drifts count, `*` and `?` as in file names; min_labels: labelled rows since the last event (or
-    since the beginning) that there must be; cooldown_ms: after an event there is none for so long; max_age_ms: an event
-    comes when the model is that old; every_ms: and at each multiple of this since 1970; budget: events within any 24
-    hours at most.
+    on: signals whose drifts count, `*` stands for any part of a name.
+    min_labels: labelled rows since the last event (or since the beginning) that there must be.
+    cooldown_ms: after an event there is none for so long. max_age_ms: an event comes when there was none for so long;
+    every_ms: and at each multiple of this since 1970. budget: events within any 24 hours at most.
     """
 
     on: tuple[str, ...] = ("*",)
@@ -36,7 +41,7 @@ class Policy:
     budget: int = 1
 
     def counts(self, drift: Drift) -> bool:
-        return any(fnmatchcase(drift.signal, pattern) for pattern in self.on)
+        return any(matches(pattern, drift.signal) for pattern in self.on)
 
 
 class RetrainFold:

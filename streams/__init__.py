@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from features.spec import Hashed, Vocabulary
+    from monitors.watch import Watch
     from streams.declared_loop import Blocks, Retrain, Rollout
     from streams.errors import DeclarationError, UsageError, WeirError
     from streams.event import Event
@@ -25,6 +26,7 @@ __all__ = [
     "Source",
     "UsageError",
     "Vocabulary",
+    "Watch",
     "WeirError",
     "compute",
 ]
@@ -32,6 +34,7 @@ __all__ = [
 # Imported on first use: `weir --help` need not wait for numpy.
 _HOMES = {
     "features.spec": ("Hashed", "Vocabulary"),
+    "monitors.watch": ("Watch",),
     "streams.declared_loop": ("Blocks", "Retrain", "Rollout"),
     "streams.errors": ("DeclarationError", "UsageError", "WeirError"),
     "streams.event": ("Event",),

@@ -9,11 +9,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from fnmatch import fnmatchcase
 
 from models.gate import Gate
 from models.promotion import Rules
-from monitors.policy import Policy
+from monitors.policy import Policy, matches
 from streams.errors import DeclarationError, did_you_mean
 from streams.source import duration_ms
 
@@ -28,10 +27,10 @@ def signal_names(features: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_signals(where: str, patterns: Iterable[str], features: Iterable[str]) -> None:
-    """Refuses a name or pattern (`*` and `?` as in file names) that no signal of the pipeline has."""
+    """Refuses a name or pattern (`*` stands for any part of a name) that no signal of the pipeline has."""
     known = signal_names(features)
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not any(matches(pattern, name) for name in known):
             found = did_you_mean(pattern, known) or f"; there is {', '.join(SIGNALS)}, feature.<name> and null.<name>"
             raise DeclarationError(f"{where}: no signal is called {pattern!r}{found}")
 
@@ -66,7 +65,7 @@ class Retrain:
 
     function: "module:function", called as function(dataset: models.dataset.Dataset, out: Path, seed: int) ->
     models.trainer.Trained; None = the built-in network.
-    on: the drifts that count, by signal (`*` and `?` as in file names).
+    on: the drifts that count, by signal (`*` stands for any part of a name).
     min_labels: labelled rows since the last retrain event (or since the beginning) that there must be.
     cooldown: how long after a retrain event none comes, whatever happens; None = not at all.
     max_age: a retrain event comes when there was none for so long. every: and at each multiple of this since 1970.

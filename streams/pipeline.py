@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from features.spec import Aggregate, Columns, Computed, Feature, FeatureSpec, SpecError, Stream
+from features.spec import Aggregate, Category, Columns, Computed, Feature, FeatureSpec, SpecError, Stream
 from features.windows import parse_duration
+from monitors.predictions import Kinds
+from monitors.watch import DEFAULT_WATCHES, Watch, WatchError, watched
 from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
@@ -121,7 +123,7 @@ class Pipeline:
         learn: Sequence[Source] = (),
         labels: Labels | None = None,
         blocks: Blocks = _BLOCKS,
-        drift: Sequence[Any] | None = None,
+        drift: Sequence[Watch] | None = None,
         retrain: Retrain | None = None,
         rollout: Rollout | None = None,
         output: str | None = None,
@@ -149,7 +151,7 @@ class Pipeline:
         self.spec = _spec(name, self.sources, features)
         if labels is not None:
             _check_labels(labels, score)
-        self.drift = _watches(drift, self.spec.names)
+        self.drift = _watches(drift, self.spec)
         _check_loop(name, self)
 
     @property
@@ -292,12 +294,23 @@ def _check_labels(labels: Labels, lead: Source) -> None:
         )
 
 
-def _watches(drift: Sequence[Any] | None, features: Sequence[str]) -> tuple[Any, ...]:
+def _watches(drift: Sequence[Watch] | None, spec: FeatureSpec) -> tuple[Watch, ...]:
     if drift is None:
-        return ()
-    if isinstance(drift, str) or not isinstance(drift, Iterable):
+        return tuple(DEFAULT_WATCHES)
+    if isinstance(drift, Watch):
+        raise DeclarationError(f"drift is a list: drift=[Watch({', '.join(map(repr, drift.signals))}, …)]")
+    if not isinstance(drift, Iterable):
         raise DeclarationError(f"drift is a list of Watch(…), not {drift!r}")
-    return tuple(drift)
+    found = tuple(drift)
+    for watch in found:
+        if not isinstance(watch, Watch):
+            raise DeclarationError(f"drift: {watch!r} is not a Watch(…)")
+    kinds: Kinds = {f.name: "category" if isinstance(f, Category) else "number" for f in spec.features}
+    try:
+        watched(found, kinds)
+    except WatchError as error:
+        raise DeclarationError(f"drift: {error}") from error
+    return found
 
 
 def _check_loop(name: str, pipeline: Pipeline) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from features.spec import Computed, Hashed
+from monitors.watch import Watch, WatchError
 from streams.declared_loop import Blocks, Retrain, Rollout
 from streams.errors import DeclarationError, UsageError, WeirError, did_you_mean
 from streams.event import Event, make_event
@@ -167,12 +168,28 @@ def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:
 
 
 def _loop(name: str, raw: Any) -> Any:
-    """`blocks`, `retrain` and `rollout`: a mapping of their arguments; `retrain` may be "module:function" alone."""
+    """`blocks`, `retrain` and `rollout`: a mapping of their arguments; `retrain` may be "module:function" alone.
+
+    `drift`: a list of such mappings, each with its `signals`.
+    """
+    if name == "drift":
+        return [_watch(f"drift[{i}]", item) for i, item in enumerate(_list(name, raw))]
     type_ = {"blocks": Blocks, "retrain": Retrain, "rollout": Rollout}[name]
     if name == "retrain" and isinstance(raw, str):
         return Retrain(raw)
     known = [field.name for field in fields(type_)]
     return type_(**_mapping(name, raw, (), known))
+
+
+def _watch(path: str, raw: Any) -> Watch:
+    found = dict(_mapping(path, raw, None))
+    if "signals" not in found:
+        raise DeclarationError(f"{path}: signals is missing")
+    signals = _text_list(f"{path}.signals", found.pop("signals"))
+    try:
+        return Watch(*signals, **found)
+    except WatchError as error:
+        raise DeclarationError(f"{path}: {error}") from error
 
 
 def _resolve(path: str, where: str, resolve: Resolve) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ def test_what_a_pipeline_file_imports() -> None:
         "Source",
         "UsageError",
         "Vocabulary",
+        "Watch",
         "WeirError",
         "compute",
     ]
