@@ -98,6 +98,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
 
 
+def utc(time_ms: float | None) -> str:
+    """A time in ms since 1970 for people, in UTC; nothing for None."""
+    from datetime import UTC, datetime
+
+    return "" if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _is_for_users(error: Exception) -> bool:
     """Whether its package says it in one line for users; a package that is not imported raised nothing."""
     bases = (

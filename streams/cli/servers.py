@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from streams.errors import WeirError
 
 if TYPE_CHECKING:
+    from streams.loop_reader import LoopReader
+    from streams.pipeline import Pipeline
     from streams.settings import Settings
+
+
+def read_loop(pipeline: Pipeline, settings: Settings) -> LoopReader:
+    """A reader of the loop's topics; to be closed. WeirError where the embedded broker does not run."""
+    from streams.loop_reader import LoopReader
+
+    broker = find_broker(settings)
+    if broker is None:
+        raise not_running(settings, "broker")
+    return LoopReader(pipeline, settings, broker)
 
 
 def find_broker(settings: Settings) -> str | None:
