@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 import structlog
@@ -85,14 +85,16 @@ class Role:
         )
 
 
-def run_all(pipeline: str, settings: Settings) -> int:
-    """Runs a worker and a monitor of `pipeline` until SIGINT or SIGTERM; returns the exit code.
+def run_all(pipeline: str, settings: Settings, names: Sequence[str] = ("worker", "monitor")) -> int:
+    """Runs the roles `names` of `pipeline` until SIGINT or SIGTERM; returns the exit code.
 
-    The monitor's HTTP endpoint is on the port after the worker's.
+    The HTTP endpoint of each is on the port after that of the one before; the first has the setting's.
     """
     host, port = settings.http_address
-    monitor = {PREFIX + "HTTP": f"{host}:{port + 1 if port else 0}"}
-    roles = [Role("worker", pipeline, {}), Role("monitor", pipeline, monitor)]
+    roles = [
+        Role(name, pipeline, {PREFIX + "HTTP": f"{host}:{port + place if port else 0}"} if place else {})
+        for place, name in enumerate(names)
+    ]
     watch = Watch(f"http://{settings.http}") if port else None
     stop = threading.Event()
     code = 0

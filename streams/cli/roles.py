@@ -1,4 +1,4 @@
-"""`weir worker`, `weir run` and `weir monitor`: the processes that stay."""
+"""`weir worker`, `weir run`, `weir monitor` and `weir trainer`: the processes that stay."""
 
 from __future__ import annotations
 
@@ -31,15 +31,23 @@ def worker(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
 
 
 def run(pipeline: PipelineArgument) -> None:
-    """A worker and a monitor on this machine, with the embedded servers that the settings ask for."""
+    """A worker, a monitor and, where the pipeline retrains, a trainer, with the embedded servers that are asked for."""
     settings = start(role="run")
     from streams.loading import load_pipeline
 
     loaded = load_pipeline(pipeline)
+    roles = ["worker", "monitor"]
+    if loaded.retrain is not None:
+        from streams.trainer_process import cannot_train
+
+        if reason := cannot_train(loaded):
+            progress(f"no trainer: {reason}")
+        else:
+            roles.append("trainer")
     with _embedded(loaded, settings):
         from streams.supervisor import run_all
 
-        code = run_all(pipeline, settings)
+        code = run_all(pipeline, settings, roles)
     if code:
         raise typer.Exit(code)
 
@@ -54,6 +62,18 @@ def monitor(pipeline: PipelineArgument, with_parent: WithParent = False) -> None
     from streams.monitor_process import run_monitor
 
     run_monitor(loaded, settings)
+
+
+def trainer(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
+    """Train a new version for each retrain event, judge it, roll it out and take it back if it is worse."""
+    settings = start(role="trainer")
+    _follow_parent(with_parent)
+    from streams.loading import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    from streams.trainer_process import run_trainer
+
+    run_trainer(pipeline, loaded, settings)
 
 
 @contextmanager
