@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from streams.cli import config, features, models, roles
+from streams.cli import config, drift, features, models, retrain, roles
 from streams.cli.bench import bench
 from streams.cli.demo import demo
 from streams.cli.doctor import doctor
 from streams.cli.output import WeirGroup
+from streams.cli.status import status
 from streams.cli.train import train
 
 app = typer.Typer(
@@ -25,8 +26,12 @@ app.command("demo")(demo)
 app.command("run")(roles.run)
 app.command("worker")(roles.worker)
 app.command("monitor")(roles.monitor)
+app.command("trainer")(roles.trainer)
+app.command("status")(status)
 app.command("train")(train)
 app.add_typer(models.app, name="models")
+app.add_typer(drift.app, name="drift")
+app.add_typer(retrain.app, name="retrain")
 app.add_typer(features.app, name="features")
 app.command("bench")(bench)
 app.command("doctor")(doctor)
