@@ -3,63 +3,126 @@
 Columns: id, key, time, partition, offset, model, version, arm, deployment, score, label, label_time, and one
 column `feature.<name>` for each feature, float32 or, for a category, its text. Missing values are null. The
 score of a model of several classes is not archived.
+
+A file is `<incarnation>-<commit>-<part>.parquet`: it is written before its commit, so a file above the last
+commit is of one that never came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from monitors.join import Joined
 from monitors.predictions import Kinds
 
+_NAME = re.compile(r"([0-9a-f]+)-(\d{10})-(\d{4})\.parquet")
+
+
+class Place(NamedTuple):
+    """What makes an archived example one: where its event lies, and its time, for another broker counts anew."""
+
+    partition: int
+    offset: int
+    time: int
+
 
 class Archive:
-    """Collects rows in memory and writes them to `folder`, `rows` a file, each whole or not at all.
-
-    A file is named after its first row, so that one written twice takes the place of its like.
-    """
+    """Collects rows in memory and writes them to `folder`, at most `rows` a file, each file whole or not at all."""
 
     def __init__(self, folder: Path, kinds: Kinds, rows: int = 10_000) -> None:
         self._folder = folder
         self._rows = rows
         self._waiting: list[Joined] = []
         self._columns = _columns(kinds)
+        self._commit: tuple[str, int] = ("", 0)
+        self._part = 0
         self.written = 0
 
     def __len__(self) -> int:
         """Rows not yet written."""
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is enough for a file."""
+        return len(self._waiting) >= self._rows
+
     def add(self, rows: Iterable[Joined]) -> None:
-        """Takes rows in, and writes a file whenever there are enough."""
+        """Takes rows in; they are written by the next `flush`."""
         self._waiting += rows
-        while len(self._waiting) >= self._rows:
-            self._write(self._waiting[: self._rows])
+
+    def leave_out(self, places: Container[Place]) -> None:
+        """Drops rows that wait and lie at one of `places`: the archive has them already."""
+        self._waiting = [row for row in self._waiting if place_of(row) not in places]
+
+    def flush(self, incarnation: str, commit: int) -> list[Joined]:
+        """Writes what there is for the commit number `commit`; returns the rows.
+
+        Raises OSError, where what is not yet written stays.
+        """
+        if self._commit != (incarnation, commit):
+            self._commit, self._part = (incarnation, commit), 0
+        written: list[Joined] = []
+        while self._waiting:
+            rows = self._waiting[: self._rows]
+            self._write(rows, f"{incarnation}-{commit:010d}-{self._part:04d}.parquet")
+            self._part += 1
             self._waiting = self._waiting[self._rows :]
+            self.written += len(rows)
+            written += rows
+        return written
 
-    def flush(self) -> None:
-        """Writes what is left."""
-        if self._waiting:
-            self._write(self._waiting)
-            self._waiting = []
+    def discard_after(self, incarnation: str, commit: int) -> int:
+        """Removes the files of commits that never came; returns how many."""
+        gone = 0
+        for path in self._folder.glob(f"{incarnation}-*.parquet"):
+            found = _NAME.fullmatch(path.name)
+            if found and int(found[2]) > commit:
+                path.unlink()
+                gone += 1
+        return gone
 
-    def _write(self, rows: Sequence[Joined]) -> None:
+    def places(self, from_ms: int) -> dict[Place, str]:
+        """The ids of all archived rows of events from `from_ms` on. A file that cannot be read holds none."""
+        found: dict[Place, str] = {}
+        for path in sorted(self._folder.glob("*.parquet")):
+            try:
+                frame = (
+                    pl.scan_parquet(path, glob=False)
+                    .filter(pl.col("time") >= from_ms)
+                    .select("partition", "offset", "time", "id")
+                    .collect()
+                )
+            except (pl.exceptions.PolarsError, OSError):
+                continue
+            columns = (frame[name].to_list() for name in ("partition", "offset", "time", "id"))
+            for partition, offset, time, name in zip(*columns, strict=True):
+                found[Place(partition, offset, time)] = name
+        return found
+
+    def _write(self, rows: Sequence[Joined], name: str) -> None:
         frame = pl.DataFrame(
             {name: [get(row) for row in rows] for name, (get, _) in self._columns.items()},
             schema={name: dtype for name, (_, dtype) in self._columns.items()},
         )
-        first = rows[0].prediction
-        path = self._folder / f"{first.time:014d}-{first.source.partition}-{first.source.offset}.parquet"
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        frame.write_parquet(fresh, compression="zstd")
-        fresh.replace(path)
-        self.written += len(rows)
+        fresh = self._folder / f"{name}.new"
+        try:
+            frame.write_parquet(fresh, compression="zstd")
+        except pl.exceptions.ComputeError as error:  # a full disk, said in polars' own way
+            raise OSError(str(error)) from error
+        fresh.replace(self._folder / name)
+
+
+def place_of(row: Joined) -> Place:
+    prediction = row.prediction
+    return Place(prediction.source.partition, prediction.source.offset, prediction.time)
 
 
 _Column = tuple[Callable[[Joined], Any], Any]

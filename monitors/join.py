@@ -1,9 +1,12 @@
-"""Predictions meet their labels by id, in either order, within a time. In memory: a restart forgets it."""
+"""Predictions meet their labels by id, in either order, within a time.
+
+What waits lies in memory; `restore` takes up what an earlier process left in the store (monitors.join_store).
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,11 +14,15 @@ from monitors.predictions import Prediction
 
 
 class Label(NamedTuple):
-    """The truth about an event: `id` is that of the scored event, `time` when it was known (ms)."""
+    """The truth about an event: `id` is that of the scored event, `time` when it was known (ms).
+
+    partition: of the topic that it came in; within it, times rise.
+    """
 
     id: str
     time: int
     value: float
+    partition: int = 0
 
 
 class Joined(NamedTuple):
@@ -27,11 +34,15 @@ class Joined(NamedTuple):
 
 @dataclass
 class JoinCounts:
-    """matched counts predictions, all others but `missing` count labels."""
+    """matched counts predictions, all others but `missing` count labels.
+
+    duplicate: labels of an id that has one already; conflicting: those of them that say something else.
+    """
 
     matched: int = 0
     late: int = 0
     duplicate: int = 0
+    conflicting: int = 0
     unmatched: int = 0
     missing: int = 0
 
@@ -46,13 +57,18 @@ class LabelJoin:
     """
 
     def __init__(self, within_ms: int) -> None:
-        self._within = within_ms
+        self.within_ms = within_ms
         self._predictions: dict[str, list[Prediction]] = {}
         self._labels: dict[str, Label] = {}
         self._used: set[str] = set()
-        self._prediction_times: deque[tuple[int, str]] = deque()
-        self._label_times: deque[tuple[int, str]] = deque()
+        # By partition, for there times rise, and what is given up does not depend on how partitions interleave.
+        self._prediction_times: dict[int, deque[tuple[int, str]]] = {}
+        self._label_times: dict[int, deque[tuple[int, str]]] = {}
         self._waiting = 0
+        self.forgotten: list[str] = []
+        """Ids whose labels have been forgotten since the caller last cleared it."""
+        self.told: list[tuple[str, int]] = []
+        """Labels that `counts` counted beside matches, each with its event time, since the caller last cleared it."""
         self.counts = JoinCounts()
 
     @property
@@ -67,21 +83,23 @@ class LabelJoin:
             label = self._labels.get(prediction.id)
             if label is not None and self._fits(prediction, label):
                 joined.append(Joined(prediction, label))
-                continue
-            self._predictions.setdefault(prediction.id, []).append(prediction)
-            self._prediction_times.append((prediction.time, prediction.id))
-            self._waiting += 1
+            else:
+                self._wait(prediction)
         return joined
 
     def labels(self, found: Iterable[Label]) -> list[Joined]:
         """Takes labels in; returns the predictions that were waiting for them."""
         joined: list[Joined] = []
         for label in found:
-            if label.id in self._labels:
+            known = self._labels.get(label.id)
+            if known is not None:
                 self.counts.duplicate += 1
+                self.told.append(("duplicate", label.time))
+                if known.value != label.value:
+                    self.counts.conflicting += 1
+                    self.told.append(("conflicting", label.time))
                 continue
-            self._labels[label.id] = label
-            self._label_times.append((label.time, label.id))
+            self._keep(label)
             waiting = self._predictions.pop(label.id, None)
             if waiting is not None:
                 fit = [p for p in waiting if self._fits(p, label)]
@@ -97,37 +115,72 @@ class LabelJoin:
         predicted_ms, labelled_ms: event times up to which all predictions, all labels have been taken in.
         """
         missing: list[Joined] = []
-        times = self._prediction_times
-        while times and times[0][0] + self._within < labelled_ms:
-            missing += self._give_up(*times.popleft())
-        times = self._label_times
-        while times and times[0][0] + self._within < predicted_ms:
-            _, name = times.popleft()
-            del self._labels[name]
-            if name in self._used:
-                self._used.remove(name)
-            else:
-                self.counts.unmatched += 1
+        for _, times in sorted(self._prediction_times.items()):
+            while times and times[0][0] + self.within_ms < labelled_ms:
+                missing += self._give_up(*times.popleft())
+        for times in self._label_times.values():
+            while times and times[0][0] + self.within_ms < predicted_ms:
+                time, name = times.popleft()
+                del self._labels[name]
+                self.forgotten.append(name)
+                if name in self._used:
+                    self._used.remove(name)
+                else:
+                    self.counts.unmatched += 1
+                    self.told.append(("unmatched", time + self.within_ms))
         return missing
 
     def finish(self) -> list[Joined]:
         """Gives everything up that waits: nothing more will come."""
         return self.expire(predicted_ms=2**63, labelled_ms=2**63)
 
+    def restore(
+        self, predictions: Iterable[Prediction], labels: Iterable[Label], used: Collection[str]
+    ) -> list[Joined]:
+        """Takes up what an earlier process left, without counting it; returns the pairs that it had not let go.
+
+        labels, and predictions, each in the order in which they came; used: ids of labels that have met a prediction.
+        """
+        before = JoinCounts(**vars(self.counts))
+        for label in labels:
+            self._keep(label)
+        self._used.update(name for name in used if name in self._labels)
+        joined = self.predictions(predictions)
+        self.counts = before
+        self.told.clear()
+        return joined
+
+    def _wait(self, prediction: Prediction) -> None:
+        self._predictions.setdefault(prediction.id, []).append(prediction)
+        times = self._prediction_times.get(prediction.source.partition)
+        if times is None:
+            times = self._prediction_times[prediction.source.partition] = deque()
+        times.append((prediction.time, prediction.id))
+        self._waiting += 1
+
+    def _keep(self, label: Label) -> None:
+        self._labels[label.id] = label
+        times = self._label_times.get(label.partition)
+        if times is None:
+            times = self._label_times[label.partition] = deque()
+        times.append((label.time, label.id))
+
     def _fits(self, prediction: Prediction, label: Label) -> bool:
         first = label.id not in self._used
         self._used.add(label.id)
-        if label.time - prediction.time > self._within:
-            self.counts.late += first
+        if label.time - prediction.time > self.within_ms:
+            if first:
+                self.counts.late += 1
+                self.told.append(("late", label.time))
             return False
         self.counts.matched += 1
         return True
 
-    def _give_up(self, time: int, name: str) -> Sequence[Joined]:
+    def _give_up(self, time: int, name: str) -> list[Joined]:
         waiting = self._predictions.get(name, [])
         gone = [p for p in waiting if p.time == time]
         if not gone:
-            return ()  # it was matched
+            return []  # it was matched
         rest = [p for p in waiting if p.time != time]
         if rest:
             self._predictions[name] = rest

@@ -71,6 +71,12 @@ class SeenOffsets:
         """By partition, the offset after the highest one seen."""
         return dict(self._end)
 
+    def restore(self, ends: Mapping[int, int]) -> None:
+        """Everything below `ends` has been seen."""
+        for partition, end in ends.items():
+            self._seen[partition] = np.ones(self._horizon, dtype=bool)
+            self._end[partition] = end
+
     def add(self, places: Sequence[tuple[int, int]]) -> list[bool]:
         """For each (partition, offset) whether it is new; marks them all as seen."""
         return [self._add(partition, offset) for partition, offset in places]

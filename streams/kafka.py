@@ -166,13 +166,17 @@ def co_partitions(pipeline: Pipeline, counts: Mapping[str, int]) -> int | None:
 
 
 def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, replication: int) -> None:
-    """Creates the pipeline's own topics that are missing: outputs like the sources, deployments compacted.
+    """Creates the pipeline's own topics that are missing: outputs like the sources, the loop's with one partition.
+
+    Deployments and blocks are compacted, drifts, retrain events and alerts kept for good: they are few.
 
     An existing predictions topic must have as many partitions as the sources: a prediction keeps its event's partition.
     """
-    outputs, deployments = (pipeline.topics.predictions, pipeline.topics.dead_letters), pipeline.topics.deployments
-    alerts = pipeline.topics.alerts
-    counts = partition_counts(admin, (*outputs, deployments, alerts))
+    own = pipeline.topics
+    outputs = (own.predictions, own.dead_letters)
+    compacted = (own.deployments, own.blocks)
+    kept = (own.drift, own.retrain, own.alerts)
+    counts = partition_counts(admin, (*outputs, *compacted, *kept))
     for topic in outputs:
         if counts[topic] not in (0, partitions):
             raise UsageError(
@@ -180,10 +184,8 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
                 "delete it or repartition it"
             )
     missing = [NewTopic(topic, partitions, replication) for topic in outputs if not counts[topic]]
-    if not counts[deployments]:
-        missing.append(NewTopic(deployments, 1, replication, config={"cleanup.policy": "compact"}))
-    if not counts[alerts]:
-        missing.append(NewTopic(alerts, 1, replication))
+    for topics, config in ((compacted, {"cleanup.policy": "compact"}), (kept, {"retention.ms": "-1"})):
+        missing += [NewTopic(topic, 1, replication, config=config) for topic in topics if not counts[topic]]
     if not missing:
         return
     for topic, future in admin.create_topics(missing, request_timeout=REQUEST_S).items():
@@ -227,9 +229,7 @@ def prepare_topics(
             partitions = co_partitions(pipeline, counts)
             if partitions is not None:
                 if settings.embedded_broker:
-                    own = pipeline.topics
-                    made = (own.predictions, own.dead_letters, own.deployments, own.alerts)
-                    partition_counts(admin, made, embedded=True)
+                    partition_counts(admin, list(vars(pipeline.topics).values()), embedded=True)
                 else:
                     create_topics(admin, pipeline, partitions, settings.replication)
                 say("")

@@ -34,8 +34,8 @@ class LabelReader:
         self._numbers = [(f.name, attrgetter(f.name)) for f in labels.stream.fields if f.kind == "number"]
         self._texts = [(f.name, attrgetter(f.name)) for f in labels.stream.fields if f.kind == "string"]
 
-    def read(self, messages: list[Any]) -> tuple[list[tuple[int, Label]], int]:
-        """(partition, label) of each usable record, and how many were not usable."""
+    def read(self, messages: list[Any]) -> tuple[list[Label], int]:
+        """The label of each usable record, and how many were not usable."""
         if not messages:
             return [], 0
         try:
@@ -44,7 +44,7 @@ class LabelReader:
             found = self._one_by_one(messages)
         return found, len(messages) - len(found)
 
-    def _labels_of(self, messages: list[Any]) -> list[tuple[int, Label]]:
+    def _labels_of(self, messages: list[Any]) -> list[Label]:
         """Raises if any of the records is no label event."""
         events = [self._decode(message.value() or b"") for message in messages]
         columns: dict[str, Any] = {
@@ -55,15 +55,15 @@ class LabelReader:
         written = [message.timestamp()[1] for message in messages]
         times = list(map(self._time, events)) if self._time else written
         return [
-            (message.partition(), Label(str(self._id(event)), time_ms, value))
+            Label(str(self._id(event)), time_ms, value, message.partition())
             for message, event, time_ms, written_ms, value in zip(
                 messages, events, times, written, values.tolist(), strict=True
             )
             if value == value and 0 <= time_ms <= written_ms + _AHEAD_MS  # NaN: no label
         ]
 
-    def _one_by_one(self, messages: list[Any]) -> list[tuple[int, Label]]:
-        found: list[tuple[int, Label]] = []
+    def _one_by_one(self, messages: list[Any]) -> list[Label]:
+        found: list[Label] = []
         reason, bad = "", 0
         for message in messages:
             try:

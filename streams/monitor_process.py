@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from monitors.join_store import JoinStoreAway
 from monitors.metrics import Metrics
 from streams.embedded import find_embedded
 from streams.errors import WeirError
@@ -22,20 +23,23 @@ log = structlog.get_logger(__name__)
 
 def run_monitor(pipeline: Pipeline, settings: Settings) -> None:
     """`weir monitor`: until SIGTERM or Ctrl-C."""
-    broker = settings.broker
-    if settings.embedded_broker:
+    broker, redis_url = settings.broker, settings.redis
+    if settings.embedded_broker or settings.embedded_redis:
         running = find_embedded(settings.data_dir)
         if running is None:
             raise WeirError(
-                f"no embedded broker of {settings.data_dir} is running; start `weir run`, or set WEIR_BROKER=host:port"
+                f"no embedded servers of {settings.data_dir} are running; start `weir run`, or set "
+                "WEIR_BROKER=host:port and WEIR_REDIS=redis://host:port"
             )
-        broker = running.broker
-    asyncio.run(_serve(pipeline, settings, broker))
+        broker = running.broker if settings.embedded_broker else broker
+        redis_url = running.redis_url if settings.embedded_redis else redis_url
+    asyncio.run(_serve(pipeline, settings, broker, redis_url))
 
 
-async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
+async def _serve(pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
     metrics = Metrics()
-    monitor = Monitor(pipeline, settings, broker, archive_folder(pipeline, settings), metrics=metrics)
+    folder = archive_folder(pipeline, settings)
+    monitor = Monitor(pipeline, settings, broker, redis_url, folder, metrics=metrics)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -46,9 +50,9 @@ async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
         host,
         port,
         live=dict,
-        ready=lambda: (not waiting, waiting),
+        ready=lambda: _ready(monitor, waiting),
         metrics=metrics.render,
-        status=lambda: {"pipeline": pipeline.name, "predictions": monitor.predictions},
+        status=lambda: _status(pipeline, monitor, waiting),
     )
     await server.start()
     try:
@@ -62,6 +66,21 @@ async def _serve(pipeline: Pipeline, settings: Settings, broker: str) -> None:
         await server.stop()
 
 
+def _ready(monitor: Monitor, waiting: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    reasons = waiting or ({"held": monitor.held} if monitor.held else {})
+    return not reasons, reasons
+
+
+def _status(pipeline: Pipeline, monitor: Monitor, waiting: dict[str, Any]) -> dict[str, Any]:
+    last = None if waiting else monitor.last_block
+    return {
+        "pipeline": pipeline.name,
+        "predictions": monitor.predictions,
+        "held": monitor.held,
+        "block": None if last is None else {"id": last.id, "end": last.end},
+    }
+
+
 async def _try_to_connect(
     monitor: Monitor, broker: str, waiting: dict[str, Any], stopping: asyncio.Event
 ) -> None:
@@ -72,6 +91,9 @@ async def _try_to_connect(
     except BrokerUnavailable as error:
         connected = False
         waiting["broker"] = f"{waiting_for(broker)}: {error}"
+    except JoinStoreAway as error:
+        connected = False
+        waiting["broker"] = f"waiting for the label join's state: {error}"
     if connected:
         waiting.clear()
         log.info("monitoring")

@@ -16,7 +16,8 @@ from monitors.join import Joined
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
 from streams.embedded import Embedded, start_embedded
-from streams.monitor import Monitor, feature_kinds, monitor_group
+from streams.loop_state import feature_kinds
+from streams.monitor import Monitor, monitor_group
 from streams.settings import load_settings
 
 HOUR = 3_600_000
@@ -32,8 +33,8 @@ def embedded(tmp_path: Path) -> Iterator[Embedded]:
 class Rig:
     """A monitor of the flights pipeline, and a producer that plays the worker and the world."""
 
-    def __init__(self, broker: str, folder: Path) -> None:
-        self.broker, self.folder = broker, folder
+    def __init__(self, broker: str, redis_url: str, folder: Path) -> None:
+        self.broker, self.redis_url, self.folder = broker, redis_url, folder
         self.metrics = Metrics()
         self.seen: list[Prediction] = []
         self.joined: list[Joined] = []
@@ -41,11 +42,13 @@ class Rig:
             pipeline,
             load_settings(broker="embedded", redis="embedded"),
             broker,
+            redis_url,
             folder,
             metrics=self.metrics,
             on_predictions=self.seen.extend,
             on_joined=self.joined.extend,
             commit_ms=10,
+            persist_s=0.02,
         )
         assert self.monitor.connect()
         self._producer = Producer({"bootstrap.servers": broker})
@@ -88,7 +91,7 @@ class Rig:
 
 @pytest.fixture
 def rig(embedded: Embedded, tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(embedded.broker, tmp_path / "archive")
+    made = Rig(embedded.broker, embedded.redis_url, tmp_path / "archive")
     yield made
     made.monitor.close()
 
@@ -133,7 +136,7 @@ def test_the_next_monitor_goes_on_where_the_last_one_stood(rig: Rig, tmp_path: P
     rig.predict("a", 0)
     rig.until(lambda: rig.monitor.predictions == 1)
     rig.monitor.close()
-    following = Rig(rig.broker, tmp_path / "archive")
+    following = Rig(rig.broker, rig.redis_url, tmp_path / "archive")
     following.predict("b", 1)
     following.until(lambda: following.monitor.predictions == 1)
     assert [p.id for p in following.seen] == ["b"]
@@ -143,13 +146,26 @@ def test_the_next_monitor_goes_on_where_the_last_one_stood(rig: Rig, tmp_path: P
 def test_a_killed_monitor_loses_no_row_that_was_joined(rig: Rig, tmp_path: Path) -> None:
     rig.predict("a", 7)
     rig.label("a", 20.0)
-    rig.until(lambda: len(rig.joined) == 1 and rig.committed(pipeline.lead.topic) == 8)
-    following = Rig(rig.broker, tmp_path / "archive")  # the first one has not archived, and never says good-bye
-    following.until(lambda: len(following.joined) == 1)
+    rig.until(lambda: len(rig.joined) == 1 and rig.committed(pipeline.topics.predictions) == 1)
+    # The first one has not archived, and never says good-bye.
+    following = Rig(rig.broker, rig.redis_url, tmp_path / "archive")
     following.monitor.flush()
     rows = pl.read_parquet(following.folder / "*.parquet")
     assert (rows["id"].to_list(), rows["label"].to_list()) == (["a"], [1.0])
-    following.until(lambda: following.committed(pipeline.topics.predictions) == 1)
+    assert following.joined == []  # it was told of before
+    following.monitor.close()
+    third = Rig(rig.broker, rig.redis_url, tmp_path / "archive")
+    third.monitor.close(finished=True)
+    assert pl.read_parquet(third.folder / "*.parquet")["id"].to_list() == ["a"]
+
+
+def test_a_label_meets_a_prediction_that_an_earlier_monitor_read(rig: Rig, tmp_path: Path) -> None:
+    rig.predict("a", 7)
+    rig.until(lambda: rig.committed(pipeline.topics.predictions) == 1)
+    following = Rig(rig.broker, rig.redis_url, tmp_path / "archive")
+    following.label("a", 20.0)
+    following.until(lambda: len(following.joined) == 1)
+    assert following.joined[0].prediction.source.offset == 7
     following.monitor.close()
 
 

@@ -1,0 +1,37 @@
+"""Which segments of the join's store are still needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable
+
+
+class Segments:
+    """Counts, by segment, what of it still waits: a prediction by its place, a label by its id."""
+
+    def __init__(self) -> None:
+        self._of: dict[Hashable, int] = {}
+        self._left: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        """Segments that are needed."""
+        return len(self._left)
+
+    def add(self, number: int, names: Iterable[Hashable]) -> None:
+        """`names` lie in the segment `number`."""
+        for name in names:
+            self._of[name] = number
+            self._left[number] += 1
+
+    def remove(self, names: Iterable[Hashable]) -> list[int]:
+        """`names` are not needed any more; returns the segments of which nothing is."""
+        empty = []
+        for name in names:
+            number = self._of.pop(name, None)
+            if number is None:
+                continue
+            self._left[number] -= 1
+            if not self._left[number]:
+                del self._left[number]
+                empty.append(number)
+        return empty

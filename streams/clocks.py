@@ -1,0 +1,50 @@
+"""How far a topic has been read, in event time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+IDLE_S = 5.0
+
+
+class Clock:
+    """The event time up to which a topic of `partitions` partitions has been read, ms; −1 = nothing yet.
+
+    It is the least of its partitions'. One that has been at its end for `idle_s` without a record does not hold the
+    others up; nor does one at its end that never had any.
+    """
+
+    def __init__(
+        self, partitions: int, *, idle_s: float = IDLE_S, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._partitions, self._idle_s, self._monotonic = partitions, idle_s, monotonic
+        self._times: dict[int, int] = {}
+        self._ended: dict[int, float] = {}
+
+    @property
+    def times(self) -> dict[int, int]:
+        """The newest event time of each partition."""
+        return dict(self._times)
+
+    def restore(self, times: Mapping[int, int]) -> None:
+        self._times = dict(times)
+
+    def advance(self, partition: int, time_ms: int) -> None:
+        """A record of the partition, or a watermark, says that it is `time_ms` there."""
+        self._ended.pop(partition, None)
+        self._times[partition] = max(time_ms, self._times.get(partition, -1))
+
+    def at_end(self, partition: int) -> None:
+        """The partition has no more records for now."""
+        self._ended.setdefault(partition, self._monotonic())
+
+    def now(self) -> int:
+        waited = self._monotonic() - self._idle_s
+        times = self._times
+        behind = [
+            times.get(p, -1)
+            for p in range(self._partitions)
+            if not (p in self._ended and (p not in times or self._ended[p] <= waited))
+        ]
+        return min(behind) if behind else max(times.values(), default=-1)

@@ -1,0 +1,227 @@
+"""All that the monitor knows between two commits, and how it is taken up again.
+
+A commit covers the records read so far: their predictions and labels in the join, their statistics in the open blocks,
+how far the clocks are. `snapshot` and the segment of what is new hold it; `restore` takes both up again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+
+from features.spec import Category
+from monitors.archive import Archive, Place, place_of
+from monitors.block import Block, Positions
+from monitors.blocks import FINISHED, BlockBuilder
+from monitors.errors import RecordRefused
+from monitors.join import JoinCounts, Joined, Label, LabelJoin
+from monitors.join_store import Loaded, Segment
+from monitors.predictions import Kinds, Prediction, SeenOffsets, prediction_decoder
+from monitors.segments import Segments
+from streams.batches import WATERMARK_HEADER
+from streams.clocks import Clock
+from streams.labels import LabelReader
+from streams.pipeline import Pipeline
+
+log = structlog.get_logger(__name__)
+
+WITHIN_MS = 7 * 24 * 3_600_000
+"""How long predictions of a pipeline without labels are kept."""
+
+
+def feature_kinds(pipeline: Pipeline) -> Kinds:
+    """What predictions log of each feature."""
+    return {
+        feature.name: "category" if isinstance(feature, Category) else "number" for feature in pipeline.spec.features
+    }
+
+
+class _Snapshot(msgspec.Struct):
+    """ends: by partition of the scored topic, the offset after the last that was predicted; clocks: by topic."""
+
+    ends: dict[int, int]
+    clocks: dict[str, dict[int, int]]
+    blocks: bytes
+
+
+@dataclass
+class Taken:
+    """What a batch of predictions was: those not seen before, and the counts of the others."""
+
+    new: list[Prediction] = field(default_factory=list)
+    repeated: int = 0
+    unscored: int = 0
+
+
+class LoopState:
+    """The join, the open blocks, the archive's next rows. Not for several threads.
+
+    partitions: of each topic that is read.
+    """
+
+    def __init__(self, pipeline: Pipeline, archive: Archive, partitions: dict[str, int]) -> None:
+        kinds = feature_kinds(pipeline)
+        self._predictions_topic = pipeline.topics.predictions
+        self._labels_topic = pipeline.labels.topic if pipeline.labels else None
+        self._decode = prediction_decoder(kinds)
+        self._reader = LabelReader(pipeline.labels) if pipeline.labels else None
+        self.join = LabelJoin(pipeline.labels.within_ms if pipeline.labels else WITHIN_MS)
+        self.archive = archive
+        self.blocks = BlockBuilder(
+            pipeline.name,
+            kinds,
+            every_ms=pipeline.blocks.length_ms,
+            every_events=pipeline.blocks.events,
+            within_ms=self.join.within_ms,
+        )
+        self.counts_from: int | None = None
+        """Where set: what is of an event time below counts in no block (ms)."""
+        self.seen = SeenOffsets()
+        self.clocks = {topic: Clock(n) for topic, n in partitions.items()}
+        self._segments = Segments()
+        self._new_predictions: dict[tuple[int, int], bytes] = {}
+        self._new_labels: dict[str, Label] = {}
+
+    def take_predictions(self, messages: Sequence[Any]) -> tuple[Taken, list[Joined]]:
+        """Records of the predictions topic, in the order read. Returns what was new, and the pairs that it made."""
+        clock = self.clocks[self._predictions_topic]
+        decoded: list[tuple[Prediction, bytes]] = []
+        for message in messages:
+            value = message.value() or b""
+            try:
+                prediction = self._decode(value)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                log.warning("not a prediction", offset=message.offset(), reason=str(error))
+                continue
+            clock.advance(message.partition(), prediction.time)
+            decoded.append((prediction, value))
+        is_new = self.seen.add([prediction.place for prediction, _ in decoded])
+        fresh = [pair for pair, first in zip(decoded, is_new, strict=True) if first]
+        new = [prediction for prediction, _ in fresh]
+        self._new_predictions.update((prediction.place, value) for prediction, value in fresh)
+        taken = Taken(new, len(decoded) - len(new), sum(prediction.score is None for prediction in new))
+        least = self.counts_from
+        self.blocks.predictions(new if least is None else [p for p in new if p.time >= least])
+        return taken, self._let_go(self.join.predictions(new))
+
+    def take_labels(self, messages: Sequence[Any]) -> tuple[int, list[Joined]]:
+        """Records of the labels topic. Returns how many were not labels, and the pairs that they made."""
+        assert self._reader is not None
+        assert self._labels_topic is not None
+        clock = self.clocks[self._labels_topic]
+        for message in messages:
+            if message.value() is None and (mark := _watermark(message)) is not None:
+                clock.advance(message.partition(), mark)
+        found, bad = self._reader.read([m for m in messages if m.value() is not None])
+        for label in found:
+            clock.advance(label.partition, label.time)
+            self._new_labels.setdefault(label.id, label)
+        return bad, self._let_go(self.join.labels(found))
+
+    def expire(self, *, finished: bool = False) -> list[Joined]:
+        """Gives up what can find no partner any more. finished: nothing more will come."""
+        if finished:
+            gone = self.join.finish()
+        else:
+            predicted = self.clocks[self._predictions_topic].now()
+            gone = self.join.expire(predicted_ms=predicted, labelled_ms=self._labelled_ms)
+        return self._let_go(gone)
+
+    def close_blocks(self, positions: Positions, *, finished: bool = False) -> list[Block]:
+        """The blocks that both clocks have passed."""
+        watermark = FINISHED if finished else min(self.clocks[self._predictions_topic].now(), self._labelled_ms)
+        return self.blocks.close(watermark, positions)
+
+    def segment(self) -> Segment:
+        """Predictions and labels that came since the last commit, and that may still be needed."""
+        return Segment(tuple(self._new_predictions.values()), tuple(self._new_labels.values()))
+
+    def snapshot(self) -> bytes:
+        clocks = {topic: clock.times for topic, clock in self.clocks.items()}
+        return msgspec.msgpack.encode(_Snapshot(self.seen.ends, clocks, self.blocks.snapshot()))
+
+    def committed(self, number: int, archived: Iterable[Joined]) -> list[int]:
+        """The commit `number` was made, with these rows archived; returns the segments that nobody needs any more."""
+        self._segments.add(number, self._new_predictions)
+        self._segments.add(number, self._new_labels)
+        self._new_predictions, self._new_labels = {}, {}
+        empty = self._segments.remove(row.prediction.place for row in archived)
+        empty += self._segments.remove(self.join.forgotten)
+        self.join.forgotten.clear()
+        return empty
+
+    def restore(self, loaded: Loaded) -> None:
+        """Takes up what was committed. Pairs that the archive does not have yet are its next rows."""
+        snapshot = msgspec.msgpack.decode(loaded.state, type=_Snapshot)
+        self.seen.restore(snapshot.ends)
+        for topic, times in snapshot.clocks.items():
+            if topic in self.clocks:
+                self.clocks[topic].restore(times)
+        try:
+            self.blocks.restore(snapshot.blocks)
+        except RecordRefused as error:
+            log.warning("the open blocks begin anew: the pipeline has changed", reason=str(error))
+        segments = [(n, [*map(self._decode, segment.predictions)], segment.labels) for n, segment in loaded.segments]
+        oldest = min((p.time for _, predictions, _ in segments for p in predictions), default=0)
+        archived = self.archive.places(oldest)
+        waiting: list[Prediction] = []
+        labels: list[Label] = []
+        for number, predictions, found in segments:
+            left = [p for p in predictions if _place(p) not in archived]
+            self._segments.add(number, [p.place for p in left])
+            self._segments.add(number, [label.id for label in found])
+            waiting += left
+            labels += found
+        self.archive.add(self.join.restore(waiting, labels, set(archived.values())))
+
+    def leave_out(self, archived: Container[Place]) -> None:
+        """Forgets pairs and given-up predictions that the archive has already."""
+        self.archive.leave_out(archived)
+        for place, value in [*self._new_predictions.items()]:
+            if _place(self._decode(value)) in archived:
+                del self._new_predictions[place]
+
+    def rebuilt(self) -> None:
+        """What was read so far was read for the second time: it is not counted."""
+        self.join.counts = JoinCounts()
+        self.join.forgotten.clear()
+
+    @property
+    def _labelled_ms(self) -> int:
+        return self.clocks[self._labels_topic or self._predictions_topic].now()
+
+    def _let_go(self, joined: list[Joined]) -> list[Joined]:
+        """Pairs, and predictions that stay without a label, go to the archive and count in their blocks."""
+        self.archive.add(joined)
+        least = self.counts_from
+        self.blocks.joined(joined if least is None else [row for row in joined if self._known_ms(row) >= least])
+        told = self.join.told
+        for (what, time_ms), n in Counter(told).items() if told else ():
+            if least is None or time_ms >= least:
+                self.blocks.counts(**{what: n}, time_ms=time_ms)
+        told.clear()
+        return joined
+
+    def _known_ms(self, row: Joined) -> int:
+        """When it was known what the label is, or that there is none."""
+        time_ms = row.prediction.time
+        return time_ms + self.join.within_ms if row.label is None else max(time_ms, row.label.time)
+
+
+def _place(prediction: Prediction) -> Place:
+    return place_of(Joined(prediction, None))
+
+
+def _watermark(message: Any) -> int | None:
+    for name, value in message.headers() or ():
+        if name == WATERMARK_HEADER:
+            try:
+                return int(value)
+            except (TypeError, ValueError):
+                return None
+    return None
