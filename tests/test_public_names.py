@@ -91,6 +91,8 @@ def test_the_commands() -> None:
         "run",
         "worker",
         "monitor",
+        "trainer",
+        "status",
         "train",
         "bench",
         "doctor",
@@ -102,6 +104,8 @@ def test_the_commands() -> None:
     }
     assert groups == {
         "models": ["list", "deploy", "rollback"],
+        "drift": ["list", "show"],
+        "retrain": ["list", "trigger"],
         "features": ["list", "read"],
         "config": ["show"],
     }
