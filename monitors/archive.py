@@ -79,8 +79,10 @@ class Archive:
         return written
 
     def discard_after(self, incarnation: str, commit: int) -> int:
-        """Removes the files of commits that never came; returns how many."""
+        """Removes the files of commits that never came, and what an interrupted write left; returns how many files."""
         gone = 0
+        for half in self._folder.glob("*.parquet.new"):
+            half.unlink()
         for path in self._folder.glob(f"{incarnation}-*.parquet"):
             found = _NAME.fullmatch(path.name)
             if found and int(found[2]) > commit:

@@ -40,7 +40,7 @@ class Message:
 GOOD = Message('{"id": "a", "bought": 1}')
 
 
-def read(*messages: Message, value: Any = "bought", time: str | None = "at") -> tuple[list[tuple[int, Label]], int]:
+def read(*messages: Message, value: Any = "bought", time: str | None = "at") -> tuple[list[Label], int]:
     return LabelReader(Labels("outcomes", Outcome, id="id", value=value, time=time)).read(list(messages))
 
 
@@ -59,21 +59,21 @@ def read(*messages: Message, value: Any = "bought", time: str | None = "at") -> 
     ],
 )
 def test_a_record_that_is_no_label_is_counted_alone(bad: str) -> None:
-    assert read(GOOD, Message(bad), GOOD) == ([(3, Label("a", NOW, 1.0))] * 2, 1)
+    assert read(GOOD, Message(bad), GOOD) == ([Label("a", NOW, 1.0, 3)] * 2, 1)
     assert read(Message(bad)) == ([], 1)
 
 
 def test_a_label_may_be_an_hour_ahead_of_its_record() -> None:
     (found,), bad = read(Message(f'{{"id": "a", "bought": 1, "at": {NOW + HOUR}}}'))
-    assert (found[1].time, bad) == (NOW + HOUR, 0)
+    assert (found.time, bad) == (NOW + HOUR, 0)
 
 
 def test_a_late_record_of_an_early_label_is_one() -> None:
-    assert read(Message('{"id": "a", "bought": 1, "at": 5}')) == ([(3, Label("a", 5, 1.0))], 0)
+    assert read(Message('{"id": "a", "bought": 1, "at": 5}')) == ([Label("a", 5, 1.0, 3)], 0)
 
 
 def test_without_a_time_field_the_record_has_the_time() -> None:
-    assert read(Message('{"id": "a", "bought": 1}', 7), time=None) == ([(3, Label("a", 7, 1.0))], 0)
+    assert read(Message('{"id": "a", "bought": 1}', 7), time=None) == ([Label("a", 7, 1.0, 3)], 0)
 
 
 def test_what_the_value_function_raises_for_is_no_label() -> None:
@@ -83,7 +83,7 @@ def test_what_the_value_function_raises_for_is_no_label() -> None:
         return columns["bought"] > 0
 
     bad = Message('{"id": "b", "bought": 13}')
-    assert read(GOOD, bad, GOOD, value=value) == ([(3, Label("a", NOW, 1.0))] * 2, 1)
+    assert read(GOOD, bad, GOOD, value=value) == ([Label("a", NOW, 1.0, 3)] * 2, 1)
 
 
 def test_a_value_function_of_the_wrong_length_makes_no_labels() -> None:
@@ -91,7 +91,7 @@ def test_a_value_function_of_the_wrong_length_makes_no_labels() -> None:
         bought = columns["bought"]
         return np.zeros(len(bought) + 1) if (bought == 13).any() else bought
 
-    assert read(GOOD, Message('{"id": "b", "bought": 13}'), value=value) == ([(3, Label("a", NOW, 1.0))], 1)
+    assert read(GOOD, Message('{"id": "b", "bought": 13}'), value=value) == ([Label("a", NOW, 1.0, 3)], 1)
 
 
 def test_of_nothing_come_no_labels() -> None:
