@@ -92,7 +92,7 @@ class Routing:
                 self._ensure(topic)
                 self._producer = Producer(self._config)
             body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS)
-            self._producer.produce(topic, body, kind.encode(), on_delivery=delivered)
+            self._producer.produce(topic, body, kind.encode(), partition=0, on_delivery=delivered)  # in their order
             left = self._producer.flush(2 * _TELL_S)
         except (KafkaException, BufferError) as error:
             raise WeirError(f"an alert cannot be told on {topic}: {error}") from error
