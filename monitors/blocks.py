@@ -37,7 +37,7 @@ class _Saved(msgspec.Struct):
     """A snapshot. sums: of versions and pairs by block, as JSON: msgpack's integers end at 64 bits."""
 
     pipeline: str
-    kinds: dict[str, str]
+    kinds: list[tuple[str, str]]
     every: tuple[int | None, int | None]
     lowest: int | None
     closed_ms: int | None
@@ -130,7 +130,7 @@ class BlockBuilder:
         return msgspec.msgpack.encode(
             _Saved(
                 self._pipeline,
-                dict(self._kinds),
+                list(self._kinds.items()),
                 (self._every_ms, self._every_events),
                 self._lowest,
                 self._closed_ms,
@@ -138,7 +138,6 @@ class BlockBuilder:
                 json.dumps(sums, sort_keys=True),
                 self._columns.snapshot(),
             ),
-            order="deterministic",
         )
 
     def restore(self, data: bytes) -> None:
@@ -146,7 +145,7 @@ class BlockBuilder:
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
             mine = (self._pipeline, list(self._kinds.items()), (self._every_ms, self._every_events))
-            if (saved.pipeline, sorted(saved.kinds.items()), saved.every) != (mine[0], sorted(mine[1]), mine[2]):
+            if (saved.pipeline, saved.kinds, saved.every) != mine:
                 raise ValueError("it is of other blocks or features")
             for number, (versions, paired) in _decode_sums(saved.sums).items():
                 saved.blocks[number].versions, saved.blocks[number].paired = versions, paired
