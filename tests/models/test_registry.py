@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from models import rollout
@@ -40,9 +41,7 @@ def register(registry: Registry, tmp_path: Path):
     return make
 
 
-def test_a_registered_version_can_be_fetched_and_tells_its_lineage(
-    registry, register, tmp_path: Path
-) -> None:
+def test_a_registered_version_can_be_fetched_and_tells_its_lineage(registry, register, tmp_path: Path) -> None:
     version = register("a", 0.5, {"seed": 7, "auc": 0.734, "archive": "2013-01..2013-02"}, output="y")
     assert (version.version, version.spec_hash, version.output) == ("1", SPEC, "y")
     assert version.sha256 == sha256_of(constant_score(0.5))
@@ -115,9 +114,7 @@ def test_old_deployments_are_dropped(registry, register) -> None:
     assert len([tag for tag in tags if tag.startswith("weir.deployment.")]) == KEPT_DEPLOYMENTS
 
 
-def test_another_process_sees_what_was_registered_and_prints_nothing(
-    registry, register, folder: Path
-) -> None:
+def test_another_process_sees_what_was_registered_and_prints_nothing(registry, register, folder: Path) -> None:
     register("g", 0.5)
     code = (
         "from pathlib import Path; from models.registry import Registry; "
@@ -184,3 +181,45 @@ def test_a_database_that_cannot_be_opened_is_an_error_on_one_line(tmp_path: Path
     with pytest.raises(RegistryError) as error:
         Registry(f"sqlite:///{tmp_path}/registry.db", tmp_path).routing("k")
     assert "\n" not in str(error.value)
+
+
+def test_a_version_is_found_by_what_it_was_made_from(registry, register) -> None:
+    register("m", 0.1, {"retrain": "r1", "seed": 7})
+    second = register("m", 0.2, {"retrain": "r2", "seed": 7})
+    newest = register("m", 0.3, {"retrain": "r3", "seed": 8})
+    assert registry.version_of("m", {"retrain": "r2"}) == second
+    assert registry.version_of("m", {"retrain": "r3", "seed": 8}) == newest
+    assert registry.version_of("m", {"seed": 7}) == second
+    assert registry.version_of("m", {"retrain": "r3", "seed": 7}) is None
+    assert registry.version_of("m", {"retrain": "r"}) is None
+    assert registry.version_of("nobody", {"retrain": "r1"}) is None
+
+
+def test_a_version_is_marked_with_what_became_of_it(registry, register) -> None:
+    version = register("n", 0.1, {"retrain": "r1"})
+    registry.mark(version, {"status": "candidate"})
+    registry.mark(version, {"status": "rejected", "reasons": "worse: " + "x" * 10_000})
+    (known,) = registry.versions("n")
+    assert known.version == version
+    assert (known.lineage["retrain"], known.lineage["status"]) == ("r1", "rejected")
+    assert len(known.lineage["reasons"]) == 5000
+    with pytest.raises(RegistryError, match="n has no version 9"):
+        registry.mark(msgspec.structs.replace(version, version="9"), {"status": "rejected"})
+    with pytest.raises(RegistryError, match="another file"):
+        registry.mark(msgspec.structs.replace(version, sha256="0" * 64), {"status": "rejected"})
+    with pytest.raises(RegistryError, match="sha256 of a version cannot be marked"):
+        registry.mark(version, {"sha256": "0" * 64})
+
+
+def test_the_roles_survive_the_registry_and_a_rollback(registry, register) -> None:
+    versions = [register("o", score) for score in (0.1, 0.2, 0.3)]
+    first = rollout.install(rollout.unscored("o"), versions[0], cause="r1", evidence={"rows": 5})
+    second = rollout.install(first, versions[1], keep_first=True)
+    third = rollout.add_candidate(second, versions[2], cause="r3")
+    for deployment in (first, second, third):
+        registry.set_routing(deployment)
+        assert registry.routing("o") == deployment
+    assert registry.history("o") == [third, second, first]
+    back = registry.rollback("o")
+    assert (back.champion, back.previous, back.first, back.candidate) == (versions[1], "1", "1", None)
+    assert registry.rollback("o").shadows == ()
