@@ -178,6 +178,8 @@ def _loop(name: str, raw: Any) -> Any:
     if name == "retrain" and isinstance(raw, str):
         return Retrain(raw)
     known = [field.name for field in fields(type_)]
+    if isinstance(raw, dict) and "on" in known:  # to YAML 1.1 the word on is true
+        raw = {"on" if key is True else key: value for key, value in raw.items()}
     return type_(**_mapping(name, raw, (), known))
 
 

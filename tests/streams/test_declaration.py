@@ -10,7 +10,10 @@ import pytest
 
 from features.spec import Aggregate, Category, Computed, Field, Hashed, Value, Vocabulary
 from features.windows import HOUR_MS, Window
-from streams import Event, Labels, Pipeline, Retrain, Source, compute
+from models.promotion import Rules
+from monitors.policy import Policy, matches
+from monitors.watch import DEFAULT_WATCHES
+from streams import Blocks, Event, Labels, Pipeline, Retrain, Rollout, Source, Watch, compute
 from streams.event import event_fields
 
 
@@ -209,3 +212,46 @@ def test_the_same_declaration_has_the_same_hash_and_another_one_another() -> Non
         return Pipeline("p", score=requests, features=features, model="m").spec.hash
 
     assert spec_hash("1h") == spec_hash("1h") != spec_hash("1h", "3h")
+
+
+def whole(**declared: Any) -> Pipeline:
+    labels = Labels("flights.arrivals", Arrival, id="id", value="arr_delay")
+    return Pipeline("p", score=requests, features=[requests.field("hour")], model="m", labels=labels, **declared)
+
+
+def test_a_loop_left_out_has_daily_blocks_the_default_watches_and_no_retraining() -> None:
+    pipeline = whole()
+    assert (pipeline.blocks.length_ms, pipeline.blocks.events) == (24 * HOUR_MS, None)
+    assert pipeline.drift == tuple(DEFAULT_WATCHES)
+    assert (pipeline.retrain, pipeline.rollout) == (None, None)
+
+
+def test_who_retrains_rolls_out_by_default() -> None:
+    assert whole(retrain=Retrain()).rollout == Rollout()
+    assert whole(retrain=Retrain(), rollout=Rollout(500)).rollout == Rollout(rows=500)
+    assert whole(rollout=Rollout()).retrain is None  # by hand, with the guard
+
+
+def test_a_loop_is_kept_as_it_was_declared() -> None:
+    watches = [Watch("score", "feature.hour", detector="psi"), Watch("loss")]
+    retrain = Retrain(
+        "m:f", on=["loss", "feature.*"], min_labels=20, cooldown="14d", max_age="60d", every="30d", budget=2, seed=1
+    )
+    rollout = Rollout(100, guard_rows=300, margin=0.001, confidence=0.9, latency="20ms", keep_first=True)
+    pipeline = whole(blocks=Blocks(every=5000), drift=watches, retrain=retrain, rollout=rollout)
+    assert (pipeline.blocks.length_ms, pipeline.blocks.events) == (None, 5000)
+    assert (pipeline.drift, pipeline.retrain, pipeline.rollout) == (tuple(watches), retrain, rollout)
+    day = 24 * HOUR_MS
+    assert retrain.policy == Policy(("loss", "feature.*"), 20, 14 * day, 60 * day, 30 * day, 2)
+    assert Retrain(cooldown=None).policy.cooldown_ms == 0
+    assert rollout.rules == Rules(100, 400, 300, margin=0.001, confidence=0.9)
+    assert (rollout.gate.margin, rollout.gate.confidence, rollout.gate.latency_s) == (0.001, 0.9, 0.02)
+    assert whole(drift=[]).drift == ()
+
+
+def test_the_retrain_policy_by_default_counts_no_drift_of_missing_values() -> None:
+    policy = Retrain().policy
+    told = [
+        s for s in ("loss", "errors", "score", "label", "feature.x", "null.x") if any(matches(p, s) for p in policy.on)
+    ]
+    assert told == ["loss", "errors", "score", "label", "feature.x"]

@@ -9,7 +9,7 @@ import pytest
 
 from features.spec import Hashed
 from features.windows import Window, WindowError
-from streams import DeclarationError, Event, Labels, Pipeline, Retrain, Source, compute
+from streams import Blocks, DeclarationError, Event, Labels, Pipeline, Retrain, Rollout, Source, Watch, compute
 
 
 class Payment(Event):
@@ -380,6 +380,104 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "a trainer that is not module:function": (
         lambda: Retrain("examples/train.py"),
         "retrain: 'examples/train.py' is not \"module:function\"",
+    ),
+    "a retrain without labels": (
+        lambda: pipeline(retrain=Retrain()),
+        "pipeline fraud: retrain needs labels; declare labels=Labels(…) or leave retrain out",
+    ),
+    "a roll-out without labels": (
+        lambda: pipeline(rollout=Rollout()),
+        "pipeline fraud: rollout needs labels; declare labels=Labels(…) or leave rollout out",
+    ),
+    "blocks that are none": (
+        lambda: pipeline(blocks="1d"),
+        "pipeline fraud: blocks is a Blocks(…), not '1d'",
+    ),
+    "a retrain that is none": (
+        lambda: pipeline(labels=labels(), retrain="train:train"),
+        "pipeline fraud: retrain is a Retrain(…), not 'train:train'",
+    ),
+    "blocks of no duration": (
+        lambda: Blocks(every="day"),
+        "blocks: every: 'day' is not a duration; write a whole number and ms, s, m, h or d, like \"15m\"",
+    ),
+    "blocks of no events": (lambda: Blocks(every=0), "blocks: every is a whole number from 1 on, not 0"),
+    "blocks of half an event": (lambda: Blocks(every=0.5), "blocks: every is a whole number from 1 on, not 0.5"),
+    "a drift signal that is none": (
+        lambda: pipeline(labels=labels(), retrain=Retrain(on=["los"])),
+        "retrain: on: no signal is called 'los'; did you mean 'loss'?",
+    ),
+    "a drift signal of no feature": (
+        lambda: pipeline(labels=labels(), retrain=Retrain(on=["feature.price"])),
+        "retrain: on: no signal is called 'feature.price'; there is score, label, loss, errors, feature.<name> and "
+        "null.<name>",
+    ),
+    "drift signals that are no list": (
+        lambda: Retrain(on="loss"),
+        'retrain: on is a list of signals: on=["loss", "feature.*"], not \'loss\'',
+    ),
+    "no labels to retrain with": (
+        lambda: Retrain(min_labels=0),
+        "retrain: min_labels is a whole number from 1 on, not 0",
+    ),
+    "a budget that is no number": (
+        lambda: Retrain(budget=True),
+        "retrain: budget is a whole number from 1 on, not True",
+    ),
+    "a seed that is none": (lambda: Retrain(seed=-1), "retrain: seed is a whole number from 0 on, not -1"),
+    "a cooldown that is no duration": (
+        lambda: Retrain(cooldown="2w"),
+        "retrain: cooldown: '2w' is not a duration; write a whole number and ms, s, m, h or d, like \"15m\"",
+    ),
+    "an age that the cooldown outlasts": (
+        lambda: Retrain(cooldown="14d", max_age="10d"),
+        "retrain: max_age='10d' is shorter than cooldown='14d', which would hold it back; lengthen max_age or shorten "
+        "the cooldown",
+    ),
+    "a schedule that the cooldown outlasts": (
+        lambda: Retrain(every="1d"),
+        "retrain: every='1d' is shorter than cooldown='7d', which would hold it back; lengthen every or shorten the "
+        "cooldown",
+    ),
+    "a schedule shorter than a block": (
+        lambda: pipeline(labels=labels(), retrain=Retrain(cooldown=None, every="1h")),
+        "retrain: every='1h' is shorter than a block (1d), and a block brings at most one retrain event; lengthen it "
+        "or shorten the blocks",
+    ),
+    "a roll-out without rows": (lambda: Rollout(0), "rollout: rows is a whole number from 1 on, not 0"),
+    "a roll-out that gives up before it looks": (
+        lambda: Rollout(500, most_rows=400),
+        "rollout: most_rows=400 is less than rows=500; make it at least as many",
+    ),
+    "a margin below nothing": (
+        lambda: Rollout(margin=-0.1),
+        "rollout: margin is a number from 0 to 1, not -0.1",
+    ),
+    "a certainty that there is not": (
+        lambda: Rollout(confidence=1.0),
+        "rollout: confidence is a number above 0.5 and below 1, not 1.0",
+    ),
+    "a share that is no number": (
+        lambda: Rollout(max_unscored=float("nan")),
+        "rollout: max_unscored is a number from 0 to 1, not nan",
+    ),
+    "a latency without a unit": (
+        lambda: Rollout(latency="20"),
+        "rollout: latency: '20' is not a duration; write a whole number and ms, s, m, h or d, like \"15m\"",
+    ),
+    "a first that may be kept": (
+        lambda: Rollout(keep_first="yes"),
+        "rollout: keep_first is True or False, not 'yes'",
+    ),
+    "a watch that is no list": (
+        lambda: pipeline(drift=Watch("score", "loss")),
+        "drift is a list: drift=[Watch('score', 'loss', …)]",
+    ),
+    "watches that are texts": (lambda: pipeline(drift=["score"]), "drift: 'score' is not a Watch(…)"),
+    "watches that are a number": (lambda: pipeline(drift=3), "drift is a list of Watch(…), not 3"),
+    "a watch of a feature that is none": (
+        lambda: pipeline(drift=[Watch("feature.amout")]),
+        "drift: watch feature.amout: signals='feature.amout': did you mean 'feature.amount'?",
     ),
 }
 

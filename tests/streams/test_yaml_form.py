@@ -10,6 +10,7 @@ import pytest
 
 from examples.payments.pipeline import pipeline as payments_in_python
 from features.windows import Window, WindowError
+from streams import Blocks, Retrain, Rollout, Watch
 from streams.errors import UsageError
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
@@ -123,6 +124,68 @@ def test_a_field_that_may_be_null_may_also_be_absent() -> None:
     event = load(WHOLE).lead.event
     found = msgspec.json.decode(b'{"id":"a","origin":"JFK","hour":1,"temp":null,"time":5}', type=event)
     assert msgspec.to_builtins(found)["carrier"] is None
+
+
+LOOP = """\
+blocks: {every: 6h}
+drift:
+  - signals: [score, feature.temperature]
+    detector: psi
+    confirm: 2
+  - signals: loss
+retrain:
+  function: rules:train
+  on: [loss, feature.*]
+  min_labels: 50
+  cooldown: 14d
+  max_age: 60d
+rollout: {rows: 100, margin: 0.01, keep_first: true}
+"""
+
+
+def test_the_loop_is_the_same_in_both_forms() -> None:
+    pipeline = load(WHOLE.replace("retrain: rules:train\n", LOOP))
+    assert pipeline.blocks == Blocks("6h")
+    assert pipeline.drift == (Watch("score", "feature.temperature", detector="psi", confirm=2), Watch("loss"))
+    assert pipeline.retrain == Retrain(
+        "rules:train", on=["loss", "feature.*"], min_labels=50, cooldown="14d", max_age="60d"
+    )
+    assert pipeline.rollout == Rollout(100, margin=0.01, keep_first=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("blocks: {every: 6h}", "blocks: 6h", "blocks: write a mapping (name: value)"),
+        ("every: 6h", "evry: 6h", "blocks: unknown 'evry'; did you mean 'every'?"),
+        ("cooldown: 14d", "cooldwn: 14d", "retrain: unknown 'cooldwn'; did you mean 'cooldown'?"),
+        ("min_labels: 50", "min_labels: many", "retrain: min_labels is a whole number from 1 on, not 'many'"),
+        (
+            "on: [loss, feature.*]",
+            "on: loss",
+            'retrain: on is a list of signals: on=["loss", "feature.*"], not \'loss\'',
+        ),
+        ("on: [loss,", "on: [los,", "retrain: on: no signal is called 'los'; did you mean 'loss'?"),
+        ("margin: 0.01", "margin: none", "rollout: margin is a number from 0 to 1, not 'none'"),
+        ("signals: loss", "signal: loss", "drift[1]: signals is missing"),
+        ("signals: loss", "signals: [loss, 3]", "drift[1].signals[1]: 3 is not a text; write it in quotes"),
+        (
+            "    confirm: 2",
+            "    confirm: 0",
+            "drift[0]: watch score, feature.temperature: confirm=0: give a whole number from 1 on",
+        ),
+        (
+            "feature.temperature",
+            "feature.temp",
+            "drift: watch score, feature.temp: signals='feature.temp': did you mean 'feature.temperature'?",
+        ),
+    ],
+)
+def test_a_mistake_in_the_loop_is_named_with_its_place(old: str, new: str, expected: str) -> None:
+    assert LOOP.count(old) == 1
+    with pytest.raises(UsageError) as caught:
+        load(WHOLE.replace("retrain: rules:train\n", LOOP.replace(old, new)))
+    assert str(caught.value) == f"p.yaml: {expected}"
 
 
 @pytest.mark.parametrize(
