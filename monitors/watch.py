@@ -161,7 +161,8 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 DEFAULT_WATCHES: Sequence[Watch] = (
-    Watch("score", "feature.*", detector="psi"),
-    Watch("label", "loss", "null.*", detector="shift"),
+    Watch("score", "feature.*", "null.*", detector="psi"),
+    Watch("label", detector="shift", window=14, times=3.0, confirm=7),
+    Watch("loss", detector="shift", window=14, reference_blocks=28, times=3.0, confirm=7),
 )
 """What is watched where nothing is declared; how it was chosen: docs/drift.md."""

@@ -20,6 +20,7 @@ class Ks(Compared):
     name: ClassVar[str] = "ks"
     takes: ClassVar[frozenset[Takes]] = frozenset({"number", "rate"})
     threshold: float = 0.05
+    times: float = 3.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,12 +13,13 @@ from monitors.detectors.series import Fed, Means
 class Kswin(Fed):
     """alpha: chance of a false alarm at each value; `window` values, of which the latest `recent` are compared.
 
-    The earlier ones are drawn by a fixed seed: the same blocks give the same answer.
+    The earlier ones are drawn by a fixed seed: the same blocks give the same answer. After an alarm it begins anew and
+    says nothing for `window` values, so that a false one is dear: alpha is small.
     """
 
     name: ClassVar[str] = "kswin"
     takes: ClassVar[frozenset[Takes]] = frozenset({"number", "mean", "rate"})
-    alpha: float = 0.001
+    alpha: float = 1e-5
     window: int = 56
     recent: int = 14
     step: int = 1

@@ -21,12 +21,14 @@ class Psi(Compared):
     """PSI = Σ (q − p) ln(q / p) over classes, of shares p before and q after.
 
     Numbers fall into `classes` classes of about equal share before; categories are classes, the rare ones (below 1 % on
-    both sides) together. 0.1 is commonly called a small change, 0.25 a large one.
+    both sides) together. 0.1 is commonly called a small change, 0.25 a large one. It grows with the square of
+    a change: `times` = 12 is what 3.5 is to a distance.
     """
 
     name: ClassVar[str] = "psi"
     takes: ClassVar[frozenset[Takes]] = frozenset({"number", "rate", "category"})
     threshold: float = 0.1
+    times: float = 12.0
     classes: int = 10
 
     def __post_init__(self) -> None:

@@ -26,10 +26,10 @@ class Compared:
     step: the rhythm of the blocks, 7 where they are days; `window` and `reference_blocks` are multiples of it.
     """
 
-    window: int = 14
+    window: int = 28
     reference_blocks: int = 56
     reference: Reference = "training"
-    times: float = 3.0
+    times: float = 4.0
     step: int = 7
 
     def __post_init__(self) -> None:
