@@ -18,7 +18,7 @@ from rich.text import Text
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _PLAIN_EVERY_S = 5.0
-_NOTES = 6
+_NOTES = 8
 _WIDTH = 92
 
 
@@ -27,6 +27,8 @@ class View:
     """What is shown. Rates are per second, latencies in seconds; None = not known yet.
 
     done: share of the run, 0 to 1. history: numbers by name to draw as small curves, oldest first.
+    loop: what the retraining loop does, in a word or two; without it, nothing of the loop is shown. champion: the
+    version that serves; drifts, retrains, promotions: how many there were.
     """
 
     title: str
@@ -44,6 +46,11 @@ class View:
     dead_letters: int = 0
     duplicated: int = 0
     history: dict[str, Sequence[float]] = field(default_factory=dict)
+    loop: str = ""
+    champion: str | None = None
+    drifts: int = 0
+    retrains: int = 0
+    promotions: int = 0
 
 
 class LiveView:
@@ -113,6 +120,15 @@ def draw(view: View, clock: str, notes: Sequence[tuple[str, str]]) -> Renderable
         _number("dead letters", _count(view.dead_letters), "red" if view.dead_letters else ""),
         _number("duplicated", _count(view.duplicated), "red" if view.duplicated else ""),
     )
+    if view.loop:
+        numbers.add_row()
+        numbers.add_row(
+            _number("loop", view.loop, "cyan"),
+            _number("champion", view.champion or "–"),
+            _number("drifts", _count(view.drifts)),
+            _number("retrain events", _count(view.retrains)),
+            _number("promotions", _count(view.promotions), "green" if view.promotions else ""),
+        )
     parts: list[RenderableType] = [
         head,
         ProgressBar(total=1.0, completed=view.done, width=None, complete_style="cyan", finished_style="green"),
@@ -143,6 +159,8 @@ def plain(view: View) -> str:
         parts.append(f"p50 {_seconds(view.latency_p50)}")
     if view.auc is not None:
         parts.append(f"AUC {view.auc:.3f}")
+    if view.loop:
+        parts.append(f"champion {view.champion or '–'}, {view.loop}")
     return "  ".join(filter(None, parts))
 
 

@@ -12,7 +12,7 @@ from string import Template
 import numpy as np
 
 from monitors.performance import Importance, Week
-from monitors.svg import Series, bar_chart, histogram, line_chart
+from monitors.svg import Lane, Series, bar_chart, histogram, line_chart, timeline
 
 _PAGE = Path(__file__).with_name("report.html")
 DAY_MS = 24 * 3_600_000
@@ -29,11 +29,28 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Happening:
+    """A step of the retraining loop. time: ms of event time; kind: a key of KINDS; what, why: in words."""
+
+    time: int
+    kind: str
+    what: str
+    why: str = ""
+
+
+KINDS = {"drift": ("Drift", "c2"), "retrain": ("Retrain event", "c1"), "promotion": ("Promotion", "good"),
+         "rejection": ("Rejection", "bad")}  # fmt: skip
+"""Of happenings: what each is called, and its colour."""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What a report shows. An empty part is left out.
 
-    times, labels, scores: of the scored events with labels, [n]. outcome: what a label of 1 means, in words.
-    latency_s: from sending to prediction, of a sample. summary: rows of the table at the end.
+    weeks: of what was served; first_weeks: of the first model on the same events. times, labels, scores: of the scored
+    events with labels, [n]. outcome: what a label of 1 means, in words. timeline: the loop's steps by time; span: first
+    and last moment of the run, ms. latency_s: from sending to prediction, of a sample. summary: rows of the table at
+    the end.
     """
 
     title: str
@@ -48,14 +65,15 @@ class ReportData:
     latency_s: np.ndarray
     latency_note: str
     summary: Sequence[tuple[str, str]]
-    overall_auc: float | None = None
-    overall_log_loss: float | None = None
+    first_weeks: Sequence[Week] = ()
+    timeline: Sequence[Happening] = ()
+    span: tuple[int, int] = (0, 0)
     notes: Sequence[str] = field(default_factory=tuple)
 
 
 def render(data: ReportData) -> str:
     """The whole page."""
-    cards = [*_weekly(data), _year(data), _importance(data), _latency(data), _summary(data)]
+    cards = [*_weekly(data), _timeline(data), _year(data), _importance(data), _latency(data), _summary(data)]
     notes = "".join(f"<li>{escape(note)}</li>" for note in data.notes)
     return Template(_PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(data.title),
@@ -70,17 +88,40 @@ def _weekly(data: ReportData) -> list[str]:
     if not data.weeks:
         return []
     times = [week.start_ms + int(3.5 * DAY_MS) for week in data.weeks]
+    first = {week.start_ms: week for week in data.first_weeks}
+    marks = [(h.time, f"{h.what} is promoted") for h in data.timeline if h.kind == "promotion"]
     found = []
-    for name, values, overall, colour, hint in (
-        ("AUC", [w.auc for w in data.weeks], data.overall_auc, "c1", "higher is better; 0.5 is a coin toss"),
-        ("Log loss", [w.log_loss for w in data.weeks], data.overall_log_loss, "c2", "lower is better"),
+    for name, field_, hint in (
+        ("AUC", "auc", "higher is better; 0.5 is a coin toss"),
+        ("Log loss", "log_loss", "lower is better"),
     ):
-        reference = (overall, f"all: {overall:.3f}") if overall is not None else None
-        chart = line_chart(
-            times, [Series(name, values, colour)], y_label=name, reference=reference, form="{:.3f}".format
-        )
-        found.append(_card(f"{name} by week", hint, chart))
+        series = [Series("live", [getattr(week, field_) for week in data.weeks], "c1")]
+        if first:
+            beside = [getattr(first.get(week.start_ms), field_, None) for week in data.weeks]
+            series.insert(0, Series("first model", beside, "c3"))
+        chart = line_chart(times, series, y_label=name, form="{:.3f}".format, marks=marks, height=300)
+        said = f"{hint}; upright lines are promotions" if marks else hint
+        found.append(_card(f"{name} by week", said, chart, legend=series if first else ()))
     return found
+
+
+def _timeline(data: ReportData) -> str:
+    if not data.timeline:
+        return ""
+    lanes = [
+        Lane(
+            name,
+            [(h.time, f"{h.what} ({h.why})" if h.why else h.what) for h in data.timeline if h.kind == kind],
+            colour,
+        )
+        for kind, (name, colour) in KINDS.items()
+    ]
+    rows = "".join(
+        f"<tr><th>{day(h.time)}</th><td>{KINDS[h.kind][0]}</td><td>{escape(h.what)}</td><td>{escape(h.why)}</td></tr>"
+        for h in data.timeline
+    )
+    log = f'<div class="scroll"><table class="log">{rows}</table></div>'
+    return _card("The loop", "what drifted, what came of it", timeline(lanes, data.span) + log, wide=True)
 
 
 def _year(data: ReportData) -> str:

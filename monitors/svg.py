@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines over time, horizontal bars, a histogram on a logarithmic axis.
+"""Charts as inline SVG: lines over time, a timeline, horizontal bars, a histogram on a logarithmic axis.
 
 Colours are the page's CSS variables (`--ink`, `--muted`, `--grid`, `--card`, `--c1` …), so that one chart
 serves a light and a dark page. Every chart fills its container's width; a value appears when the pointer is
@@ -40,10 +40,11 @@ class _Frame:
     x1: float
     y0: float
     y1: float
+    left: float = _LEFT
 
     def x(self, value: float) -> float:
         span = self.x1 - self.x0 or 1.0
-        return _LEFT + (value - self.x0) / span * (self.width - _LEFT - _RIGHT)
+        return self.left + (value - self.x0) / span * (self.width - self.left - _RIGHT)
 
     def y(self, value: float) -> float:
         span = self.y1 - self.y0 or 1.0
@@ -64,8 +65,13 @@ def line_chart(
     width: float = 560,
     height: float = 250,
     reference: tuple[float, str] | None = None,
+    marks: Sequence[tuple[int, str]] = (),
+    span: tuple[int, int] | None = None,
 ) -> str:
-    """Lines over `times_ms` [n], months on the x axis. reference: a dashed line at a value, and its name."""
+    """Lines over `times_ms` [n], months on the x axis. reference: a dashed line at a value, and its name.
+
+    marks: moments (ms) to point out, with what happened. span: (first, last) of the x axis; None = of the times.
+    """
     values = [v for s in series for v in s.values if v is not None]
     if not values or not times_ms:
         return _nothing(width, height)
@@ -73,8 +79,10 @@ def line_chart(
     if reference:
         low, high = min(low, reference[0]), max(high, reference[0])
     ticks = nice_ticks(low, high)
-    frame = _Frame(width, height, times_ms[0], times_ms[-1], ticks[0], ticks[-1])
-    parts = [_y_axis(frame, ticks, form, y_label), _months(frame, times_ms[0], times_ms[-1], x_label)]
+    first, last = span or (times_ms[0], times_ms[-1])
+    frame = _Frame(width, height, first, last, ticks[0], ticks[-1])
+    parts = [_y_axis(frame, ticks, form, y_label), _months(frame, first, last, x_label)]
+    parts += [_moment(frame, at, hint) for at, hint in marks if first <= at <= last]
     parts += [_line(frame, times_ms, s) for s in series]
     if reference:
         y, right = frame.y(reference[0]), width - _RIGHT
@@ -82,6 +90,35 @@ def line_chart(
         parts.append(_text("reftext", right, y - 6, reference[1], "end"))
     parts.append(_hover(frame, times_ms, series, form))
     return _svg(width, height, parts)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A row of a timeline: what happened at which moments (ms), each with a hint."""
+
+    name: str
+    moments: Sequence[tuple[int, str]]
+    colour: str = "c1"
+
+
+def timeline(
+    lanes: Sequence[Lane], span: tuple[int, int], *, width: float = 1140, row: float = 34, names: float = 120
+) -> str:
+    """One row a lane, a dot a moment, months on the x axis. span: (first, last), ms."""
+    if not any(lane.moments for lane in lanes):
+        return _nothing(width, 120)
+    frame = _Frame(width, row * len(lanes) + _TOP + _BOTTOM, span[0], span[1], 0.0, 1.0, names)
+    parts = [_months(frame, span[0], span[1], "")]
+    for place, lane in enumerate(lanes):
+        y = _TOP + row * (place + 0.5)
+        parts.append(_rule("grid", names, y, width - _RIGHT, y))
+        parts.append(_text("name", names - 14, y + 4, lane.name, "end"))
+        parts += [
+            _dot(frame.x(at), y, lane.colour, 5.5, f"{_day(at)}: {hint}")
+            for at, hint in lane.moments
+            if span[0] <= at <= span[1]
+        ]
+    return _svg(width, frame.height, parts)
 
 
 def bar_chart(
@@ -196,11 +233,11 @@ def _months(frame: _Frame, first_ms: int, last_ms: int, label: str) -> str:
             months.append((at, datetime(year, month, 1, tzinfo=UTC)))
         year, month = (year, month + 1) if month < 12 else (year + 1, 1)
     y = frame.bottom
-    parts = [_rule("axis", _LEFT, y, frame.width - _RIGHT, y)]
+    parts = [_rule("axis", frame.left, y, frame.width - _RIGHT, y)]
     for at, day in months:
         x = frame.x(at)
         parts.append(_rule("axis", x, y, x, y + 4) + _text("tick", x, y + 18, f"{day:%b}", "middle"))
-    middle = (_LEFT + frame.width - _RIGHT) / 2
+    middle = (frame.left + frame.width - _RIGHT) / 2
     return "".join([*parts, _text("label", middle, frame.height - 6, label or f"{start.year}", "middle")])
 
 
@@ -232,8 +269,7 @@ def _hover(frame: _Frame, times_ms: Sequence[int], series: Sequence[Series], for
         if not known:
             continue
         x = xs[i]
-        day = datetime.fromtimestamp(time_ms / 1000, UTC)
-        lines = [f"{day.day} {day:%b %Y}", *(f"{s.name}: {form(v)}" for s, v in known)]
+        lines = [_day(time_ms), *(f"{s.name}: {form(v)}" for s, v in known)]
         wide = 12 + 6.2 * max(map(len, lines))
         left = x - wide - 10 if x > frame.width * 0.6 else x + 10
         parts += [
@@ -257,8 +293,15 @@ def _text(name: str, x: float, y: float, text: str, anchor: str = "start") -> st
     return f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _dot(x: float, y: float, colour: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" style="fill:var(--{colour})"/>'
+def _moment(frame: _Frame, at: int, hint: str) -> str:
+    x = frame.x(at)
+    title = f"<title>{escape(f'{_day(at)}: {hint}')}</title>"
+    return f'<line class="moment" x1="{x:.1f}" y1="{_TOP:.1f}" x2="{x:.1f}" y2="{frame.bottom:.1f}">{title}</line>'
+
+
+def _dot(x: float, y: float, colour: str, radius: float = 3.5, hint: str = "") -> str:
+    head = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" style="fill:var(--{colour})"'
+    return f'{head} class="dot"><title>{escape(hint)}</title></circle>' if hint else f"{head}/>"
 
 
 def _box(name: str, x: float, y: float, width: float, height: float, colour: str = "", hint: str = "") -> str:
@@ -273,6 +316,12 @@ def _nothing(width: float, height: float) -> str:
 
 def _svg(width: float, height: float, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'
+
+
+def _day(time_ms: int) -> str:
+    """ "3 Mar 2013" """
+    at = datetime.fromtimestamp(time_ms / 1000, UTC)
+    return f"{at.day} {at:%b %Y}"
 
 
 def _round2(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -18,6 +19,19 @@ def test_the_panel_shows_the_numbers() -> None:
     text = captured.get()
     for shown in ("Demo", "scoring", "14 Jul 2013", "9,312", "113 ms", "2.5 s", "0.741", "180,000", "▁█", "model 1 is"):
         assert shown in text
+
+
+def test_the_loop_is_shown_where_there_is_one() -> None:
+    looping = replace(VIEW, loop="7 is a shadow", champion="6", drifts=1777, retrains=17, promotions=5)
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(draw(looping, "1:02", ()))
+        console.print(draw(VIEW, "1:02", ()))
+    with_loop, without = captured.get().split("1:02")[1:]
+    for shown in ("7 is a shadow", "champion", "1,777", "17", "retrain events"):
+        assert shown in with_loop
+        assert shown not in without
+    assert plain(looping).endswith("champion 6, 7 is a shadow")
 
 
 def test_what_is_not_known_yet_is_a_dash() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from monitors.performance import WEEK_MS, Importance, by_week
-from monitors.report import ReportData, Tile, render
-from monitors.svg import Series, bar_chart, histogram, line_chart, nice_ticks
+from monitors.report import KINDS, Happening, ReportData, Tile, render
+from monitors.svg import Lane, Series, bar_chart, histogram, line_chart, nice_ticks, timeline
 
 START = 1_362_096_000_000
 
@@ -33,8 +33,14 @@ def data(n: int = 500) -> ReportData:
         latency_s=draw.lognormal(-2, 0.5, 300),
         latency_note="1 in 50",
         summary=[("Events", "500")],
-        overall_auc=0.7,
-        overall_log_loss=0.5,
+        first_weeks=by_week(times, labels, 1 - scores, START),
+        timeline=[
+            Happening(START + WEEK_MS, "drift", "feature.<hour>", "psi"),
+            Happening(START + WEEK_MS, "retrain", "1 drift", "4,000 labels"),
+            Happening(START + 2 * WEEK_MS, "promotion", "version 2", "better"),
+            Happening(START + 3 * WEEK_MS, "rejection", "version 3", "worse"),
+        ],
+        span=(START, START + 20 * WEEK_MS),
         notes=["a note"],
     )
 
@@ -42,7 +48,7 @@ def data(n: int = 500) -> ReportData:
 class _Balance(HTMLParser):
     """Fails on a tag that is not closed, or closed out of order."""
 
-    void = frozenset({"meta", "line", "rect", "circle", "path", "br"})
+    void = frozenset({"meta", "br"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +57,7 @@ class _Balance(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self.seen.append(tag)
-        if tag not in self.void or tag == "rect":
+        if tag not in self.void:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: object) -> None:
@@ -66,7 +72,7 @@ def test_the_page_is_whole_and_needs_no_network() -> None:
     balance = _Balance()
     balance.feed(page)
     assert balance.open == []
-    assert balance.seen.count("svg") == 5
+    assert balance.seen.count("svg") == 6
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
 
 
@@ -82,7 +88,9 @@ def test_text_is_escaped() -> None:
 
 def test_a_run_without_scores_has_a_page_too() -> None:
     nothing = np.empty(0)
-    empty = replace(data(), weeks=[], times=nothing, labels=nothing, scores=nothing, importance=[], latency_s=nothing)
+    empty = replace(
+        data(), weeks=[], timeline=[], times=nothing, labels=nothing, scores=nothing, importance=[], latency_s=nothing
+    )
     page = render(empty)
     assert "<svg" not in page
     assert "Summary" in page
@@ -106,8 +114,37 @@ def test_a_line_has_a_gap_where_a_value_is_missing() -> None:
     assert chart.count('class="slot"') == 4
 
 
+def test_the_loop_has_a_dot_a_happening_and_a_row_each_in_words() -> None:
+    page = render(data())
+    assert page.count('class="dot"') == 4
+    assert page.count('class="moment"') == 2, "a promotion is pointed out in both curves"
+    assert "feature.&lt;hour&gt;" in page
+    for name, _ in KINDS.values():
+        assert f"<td>{name}</td>" in page
+
+
+def test_the_first_model_has_a_line_of_its_own_beside_what_was_served() -> None:
+    alone = render(replace(data(), first_weeks=[], timeline=[]))
+    assert "first model" not in alone
+    assert render(data()).count("first model: ") == alone.count("live: ")
+
+
+def test_a_week_that_the_first_model_did_not_score_is_a_gap_in_its_line() -> None:
+    found = data()
+    page = render(replace(found, first_weeks=[week for week in found.first_weeks if week.start_ms > START + WEEK_MS]))
+    assert page.count("first model: ") == render(found).count("first model: ") - 4
+
+
+def test_a_timeline_leaves_out_what_lies_beyond_it() -> None:
+    lanes = [Lane("Drift", [(START - 1, "before"), (START, "first"), (START + WEEK_MS, "last")])]
+    chart = timeline(lanes, (START, START + WEEK_MS))
+    assert chart.count("<circle") == 2
+    assert "before" not in chart
+
+
 def test_charts_of_nothing_say_so() -> None:
     for chart in (
+        timeline([Lane("Drift", [])], (START, START + WEEK_MS)),
         line_chart([], [], y_label="y"),
         line_chart([1], [Series("a", [None])], y_label="y"),
         bar_chart([], x_label="x"),
