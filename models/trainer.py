@@ -25,8 +25,9 @@ from models.network import Inputs, Layer, Network, to_onnx
 if TYPE_CHECKING:
     import torch
 
-VALIDATION_SHARE = 0.15
-"""The latest rows, which only decide when to stop."""
+VALIDATION_SHARE, VALIDATION_ROWS = 0.15, 8_000
+"""Of the latest rows, which only decide when to stop: a share, and how many at most. What is newest teaches most of
+what comes next: more than it takes to tell two epochs apart is not to be kept from training."""
 LEAST_ROWS = 100
 THREADS = 1
 """With more, sums would be cut elsewhere on a machine with other cores; at this size more do not help."""
@@ -60,16 +61,18 @@ class Recipe:
     """How the network learns.
 
     hidden: widths of the hidden layers; patience: epochs without a better validation loss before it stops;
+    batch: rows a step, and a hundredth of the rows at most;
     weight_decay: decoupled (AdamW), ten times as strong on the category tables;
     clip_quantile: numbers are cut to this quantile of the training rows and to 1 − it, so that a season never
     seen does not leave the range that was.
     """
 
     hidden: Sequence[int] = (64, 32)
-    epochs: int = 15
-    patience: int = 5
+    epochs: int = 8
+    patience: int = 4
+    batch: int = 1024
     dropout: float = 0.3
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.5
     clip_quantile: float = 0.02
 
@@ -118,7 +121,7 @@ def _split(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
             " or train with Retrain(…)"
         )
     order = np.argsort(dataset.times, kind="stable")
-    cut = len(dataset) - round(len(dataset) * VALIDATION_SHARE)
+    cut = len(dataset) - min(round(len(dataset) * VALIDATION_SHARE), VALIDATION_ROWS)
     seen = np.unique(dataset.labels[order[:cut]])
     if len(seen) < 2:
         raise TrainingFailed(
@@ -179,7 +182,7 @@ def _train(
         result: torch.Tensor = layers[-1](x)[:, 0]
         return result
 
-    batch = min(512, max(32, len(fit) // 100))
+    batch = min(recipe.batch, max(32, len(fit) // 100))
     groups = [{"params": [p for x in layers for p in x.parameters()], "weight_decay": recipe.weight_decay}]
     if tables:
         groups.append({"params": [t.weight for t in tables], "weight_decay": 10 * recipe.weight_decay})

@@ -110,6 +110,11 @@ def test_the_latest_rows_are_held_out(data: Dataset, tmp_path: Path) -> None:
     assert metrics["positive_share"] == pytest.approx(data.labels.mean())
 
 
+def test_of_many_rows_no_more_are_held_out_than_tell_two_epochs_apart(tmp_path: Path) -> None:
+    metrics = train_mlp(dataset(60_000), tmp_path / "model.onnx", recipe=Recipe(epochs=1)).metrics
+    assert (metrics["rows"], metrics["validation_rows"]) == (52_000, 8_000)
+
+
 def test_numbers_alone_and_categories_alone_can_be_learned(data: Dataset, tmp_path: Path) -> None:
     for columns in ([0, 2], [1]):
         names = tuple(NAMES[c] for c in columns)
