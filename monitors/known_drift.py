@@ -23,7 +23,7 @@ EVENTS = 100
 """Events a block."""
 BLOCKS = 200
 CHANGE = 120
-"""The block with which the drift begins; a gradual one lasts 20 blocks, half before."""
+"""The block in the middle of the drift. A sudden one lasts a block (river's stream overflows at less), a gradual one 20."""
 GRADUAL = 20
 FITTED = 30
 SEEDS = range(10)
@@ -68,7 +68,7 @@ def stream(family: str, kind: str, seed: int) -> Stream:
     }[family]
     source = make(0)
     if kind != "none":
-        width = 1 if kind == "sudden" else GRADUAL * EVENTS
+        width = EVENTS if kind == "sudden" else GRADUAL * EVENTS
         source = synth.ConceptDriftStream(make(0), make(1), position=CHANGE * EVENTS, width=width, seed=seed)
     rows = list(islice(source.take(BLOCKS * EVENTS), BLOCKS * EVENTS))
     x = np.array([list(values.values()) for values, _ in rows], dtype=np.float64)

@@ -59,7 +59,7 @@ class Windows(ABC):
         self._passed: deque[Sample] = deque(maxlen=settings.reference_blocks)
         self._reference: tuple[Sample, ...] = ()
         self._usual: float | None = None
-        self._beyond = False
+        self._beyond = 0
 
     def update(self, sample: Sample) -> Verdict | None:
         self._recent.append(sample)
@@ -72,13 +72,16 @@ class Windows(ABC):
             self._usual = self._within()
         threshold = max(self._threshold, self._settings.times * self._usual)
         verdict = Verdict(self._distance(self._reference, recent), threshold, side(self._reference), side(recent))
-        self._beyond = verdict.beyond
+        self._beyond = self._beyond + 1 if verdict.beyond else 0
         return verdict
 
     def restart(self) -> None:
+        # The older part of the window may lie before the change, and is no reference for what comes.
+        while len(self._recent) > self._beyond:
+            self._recent.popleft()
         self._passed.clear()
         self._refer(())
-        self._beyond = False
+        self._beyond = 0
 
     def promoted(self) -> None:
         if self._settings.reference == "training":
