@@ -30,7 +30,7 @@ demo: $(VENV)/.demo
 	@$(VENV)/bin/weir demo $(ARGS)
 
 test: $(VENV)/.dev
-	@sh deploy/system-packages.sh java mvn redis-server
+	@sh deploy/system-packages.sh java mvn redis-server promtool
 	@$(PY) -m loadtest.kafka >&2
 	@$(PY) -m pytest $(ARGS)
 

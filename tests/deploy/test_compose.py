@@ -82,8 +82,10 @@ def test_the_build_context_has_what_the_image_copies_and_no_more() -> None:
 
 
 def test_prometheus_scrapes_the_services_of_weir() -> None:
-    config = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
     assert set(found["names"]) == {"worker", "monitor"}
     assert found["port"] == 8321
+    mounted = {volume.split(":")[1] for volume in SERVICES["prometheus"]["volumes"]}
+    assert {f"/etc/prometheus/{name}" for name in (*config["rule_files"], "prometheus.yml")} <= mounted
