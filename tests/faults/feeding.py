@@ -47,9 +47,7 @@ def made(worker: Worker) -> int:
     return int(status.get("predictions", 0) + status.get("unscored", 0))
 
 
-def killed_in_mid_replay(
-    tape: Tape, servers: Servers, downs: Sequence[Callable[[], None]], **settings: str
-) -> None:
+def killed_in_mid_replay(tape: Tape, servers: Servers, downs: Sequence[Callable[[], None]], **settings: str) -> None:
     """Sends all of the tape but its last piece; a worker is killed in each piece, and `downs` run while it is dead.
 
     Each has committed and written a checkpoint by then, and has made predictions since.

@@ -31,6 +31,10 @@ class Member(Worker):
         self.wanted = False
         self.frozen = False
 
+    def play(self, role: str) -> None:
+        """What it is from its next start on, if not a worker."""
+        self._command[self._command.index("worker")] = role
+
     def tend(self) -> None:
         """Starts it again where it has ended."""
         if self.wanted and not self.running:
