@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
 
-_ENOUGH_BLOCKS = 8
-
 
 class Labelled(Protocol):
     """One version's labelled rows: how many, their mean score and mean label."""
@@ -56,38 +54,59 @@ class Sums:
         return self.difference / self.n if self.n else 0.0
 
     @property
-    def variance(self) -> float:
-        """Of the mean: from the rows, or from the blocks' means where they are enough and vary more.
-
-        Rows of one day are alike in what both versions do not see; they count for less than as many of many days.
-        """
+    def row_variance(self) -> float:
+        """Of the mean, if rows knew nothing of each other."""
         if self.n < 2:
             return math.inf
-        mean = self.mean
-        rows = max(0.0, self.squares - self.n * mean * mean) / (self.n * (self.n - 1))
-        if self.blocks < _ENOUGH_BLOCKS:
-            return rows
-        spread = max(0.0, self.between - 2 * mean * self.cross + mean * mean * self.weights)
-        return max(rows, spread / self.n**2 * self.blocks / (self.blocks - 1))
+        return max(0.0, self.squares - self.n * self.mean**2) / (self.n * (self.n - 1))
+
+    @property
+    def block_variance(self) -> float:
+        """Of the mean, by how far the blocks' means differ; 0 for fewer than two blocks.
+
+        Rows of one day are alike in what both versions do not see: on the flights this is up to fifty times the rows'.
+        """
+        if self.blocks < 2:
+            return 0.0
+        spread = self.between - 2 * self.mean * self.cross + self.mean**2 * self.weights
+        return max(0.0, spread) / self.n**2 * self.blocks / (self.blocks - 1)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Bounds of the mean for one look: mean ± z·σ, the normal interval."""
-        half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(self.variance)
+        """Bounds of the mean: the wider of mean ± z·σ by the rows and mean ± t·σ by the blocks."""
+        z = NormalDist().inv_cdf((1 + confidence) / 2)
+        half = max(z * math.sqrt(self.row_variance), self._by_blocks(confidence))
         return self.mean - half, self.mean + half
 
     def lasting(self, confidence: float, sharpest: int) -> tuple[float, float]:
-        """Bounds that hold at all looks together, so that one may look at every block: a confidence sequence.
+        """Bounds by the rows that hold at all looks together, so that one may look at every block; or those by the
+        blocks, where these are wider.
 
-        The asymptotic one of Waudby-Smith et al. (2024, "Time-uniform central limit theory"), narrowest near
-        `sharpest` rows: σ·√(2(nρ²+1)/(nρ²)·log(√(nρ²+1)/α)), with σ² the variance of the mean.
+        A confidence sequence, the asymptotic one of Waudby-Smith et al. (2024, "Time-uniform central limit theory"),
+        narrowest near `sharpest` rows: σ·√(2(nρ²+1)/(nρ²)·log(√(nρ²+1)/α)), with σ² the variance of the mean.
         """
-        alpha = 1 - confidence
-        rho = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / sharpest
-        k = self.n * rho
         if not self.n:
             return -math.inf, math.inf
-        half = math.sqrt(self.variance * 2 * (k + 1) / k * math.log(math.sqrt(k + 1) / alpha))
+        alpha = 1 - confidence
+        k = self.n * (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / sharpest
+        half = math.sqrt(self.row_variance * 2 * (k + 1) / k * math.log(math.sqrt(k + 1) / alpha))
+        half = max(half, self._by_blocks(confidence))
         return self.mean - half, self.mean + half
+
+    def _by_blocks(self, confidence: float) -> float:
+        return student((1 + confidence) / 2, self.blocks - 1) * math.sqrt(self.block_variance) if self.blocks > 1 else 0
+
+
+def student(p: float, degrees: int) -> float:
+    """The quantile of Student's t, p > 0.5: exact for 1 and 2 degrees, else by Cornish and Fisher (within 1 %)."""
+    if degrees == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if degrees == 2:
+        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    z = NormalDist().inv_cdf(p)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ def decide(rules: Rules, candidate: str, sums: Sums, ours: Bias = _NOTHING, thei
     """wait, promote or reject. sums: loss(candidate) − loss(champion); ours, theirs: of candidate and champion.
 
     From `rows` rows on it is promoted where the interval's upper bound is below `margin`, rejected where the lower one
-    is not, or its scores lie off the labels; after `most_rows` what is not certain is rejected.
+    is not, or its scores lie off the labels. What is not certain after `most_rows` the mean decides: the gate has
+    found it as good before, and the guard comes after.
     """
     if sums.n < rules.rows:
         return Decision("wait", candidate, (f"{sums.n} of {rules.rows} labelled rows",))
@@ -112,8 +113,8 @@ def decide(rules: Rules, candidate: str, sums: Sums, ours: Bias = _NOTHING, thei
     if low >= rules.margin:
         return Decision("reject", candidate, (f"worse: log loss {said}; {rules.margin:+.4f} is borne",), evidence)
     if sums.n >= rules.most_rows:
-        why = f"after {sums.n} rows still not surely as good: log loss {said}; it must lie below {rules.margin:+.4f}"
-        return Decision("reject", candidate, (why,), evidence)
+        action: Action = "promote" if sums.mean < rules.margin else "reject"
+        return Decision(action, candidate, (f"by the mean, for it is not certain: log loss {said}",), evidence)
     return Decision("wait", candidate, (f"not certain yet: log loss {said}",), evidence)
 
 
@@ -121,7 +122,7 @@ def guard(rules: Rules, champion: str, sums: Sums, ours: Bias = _NOTHING, theirs
     """keep, roll_back or retire. sums: loss(champion) − loss(previous); ours, theirs: of champion and previous.
 
     It is rolled back as soon as it is surely worse by `margin`, or its scores lie off the labels; after `guard_rows`
-    the former champion is retired.
+    the mean decides, and one of the two leaves.
     """
     if sums.n < min(LEAST_ROWS, rules.guard_rows):
         return Decision("keep", champion, (f"{sums.n} of {rules.guard_rows} labelled rows",))
@@ -134,6 +135,9 @@ def guard(rules: Rules, champion: str, sums: Sums, ours: Bias = _NOTHING, theirs
     if off:
         return Decision("roll_back", champion, (off,), evidence)
     if sums.n >= rules.guard_rows:
+        if sums.mean > rules.margin:
+            why = f"worse by the mean of the guard's rows: log loss {said}; {rules.margin:+.4f} is borne"
+            return Decision("roll_back", champion, (why,), evidence)
         return Decision("retire", champion, (f"not shown to be worse: log loss {said}",), evidence)
     return Decision("keep", champion, (f"{sums.n} of {rules.guard_rows} labelled rows",), evidence)
 

@@ -125,9 +125,10 @@ class Rollout:
 
     rows: labelled rows that a candidate scores as a shadow before it is judged. It becomes champion when its mean log
     loss is, by the upper bound of the paired difference's interval, less than `margin` above the champion's; it is
-    rejected when the lower bound is above `margin`, or nothing is certain after `most_rows` (default: four times rows).
+    rejected when the lower bound is above `margin`. What is not certain after `most_rows` (default: four times rows)
+    the mean decides.
     guard_rows: labelled rows after a promotion during which the former champion stays as a shadow, and comes back by
-    itself when the new one is worse by more than `margin`.
+    itself when the new one is surely worse by more than `margin`, or at the end by the mean.
     confidence: of those intervals, two-sided.
     calibration: expected calibration error at most, 0 to 1. max_unscored: share of rows without a finite score at most.
     latency: of one batch of 512 rows at most.
