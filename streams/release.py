@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -74,10 +74,16 @@ def deploy(pipeline: Pipeline, registry: Registry, version: Version, place: Plac
     return following
 
 
-def publish(pipeline: Pipeline, settings: Settings, broker: str, deployment: Deployment) -> None:
+def publish(
+    pipeline: Pipeline,
+    settings: Settings,
+    broker: str,
+    deployment: Deployment,
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> None:
     """Puts `deployment` on the pipeline's deployments topic, which is made where it is missing.
 
-    broker: host:port,… Returns once the brokers have it. Raises WeirError.
+    broker: host:port,… headers: of the record. Returns once the brokers have it. Raises WeirError.
     """
     base = client_config(settings, broker, f"weir-{pipeline.name}-deploy", lambda _: None)
     topic = pipeline.topics.deployments
@@ -89,7 +95,8 @@ def publish(pipeline: Pipeline, settings: Settings, broker: str, deployment: Dep
             errors.append(error)
 
     producer = Producer({**producer_config(base), "message.timeout.ms": int(_PUBLISH_S * 1000)})
-    producer.produce(topic, rollout.to_json(deployment), pipeline.model.encode(), on_delivery=delivered)
+    key, value = pipeline.model.encode(), rollout.to_json(deployment)
+    producer.produce(topic, value, key, headers=list(headers) or None, on_delivery=delivered)
     left = producer.flush(2 * _PUBLISH_S)
     if errors or left:
         reason = errors[0].str() if errors else "no answer"

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from streams.settings import traces_wanted
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
 SHUTDOWN_S = 2.0
+TRACEPARENT = "traceparent"
+"""The Kafka header with an event's place in its trace."""
 _HEADER = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
 Attributes = Mapping[str, str | int | float | bool]
@@ -49,6 +52,39 @@ class Spans:
     """The spans of a round that have begun, each with its start in ns since 1970; those never ended are not sent."""
 
     begun: list[tuple[Span, int]] = field(default_factory=list)
+
+
+class Step:
+    """One step of the loop, and its span if there is one; ended by `end`, or by leaving its `with`.
+
+    traceparent: what the next step continues: this span, or what this step was given.
+    """
+
+    def __init__(self, span: Span | None, traceparent: bytes | None) -> None:
+        self._span, self.traceparent = span, traceparent
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
+        """Kafka headers for the record that tells of this step."""
+        return ((TRACEPARENT, self.traceparent),) if self.traceparent else ()
+
+    def end(self, error: str | None = None, **attributes: str | int | float | bool) -> None:
+        """Ends it, once. error: what went wrong, if something did."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        from opentelemetry.trace import Status, StatusCode
+
+        span.set_attributes({f"weir.{name}": value for name, value in attributes.items()})
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end(None if error is None else f"{type(error).__name__}: {error}")
 
 
 class Tracer:
@@ -112,6 +148,36 @@ class Tracer:
                 self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
             span.end(max([start_ns, *(end_ns for _, _, end_ns in stages)]))
 
+    def step(
+        self,
+        name: str,
+        *,
+        parent: bytes | None = None,
+        links: Iterable[bytes] = (),
+        **attributes: str | int | float | bool,
+    ) -> Step:
+        """Begins the span `weir.<name>` of a step of the loop.
+
+        parent: `traceparent` of the step before; None, or one that is none = this step begins a trace, as OTEL_*
+        samplers allow. links: of what else it came of. attributes: `weir.<name>` of the span.
+        """
+        if self._provider is None:
+            return Step(None, parent)
+        from opentelemetry import trace
+
+        before = _context(parent)
+        # an empty context, for one that happens to be current is of something else
+        context = trace.set_span_in_context(trace.NonRecordingSpan(before or trace.INVALID_SPAN_CONTEXT))
+        span = self._tracer.start_span(
+            f"weir.{name}",
+            context,
+            attributes={"weir.pipeline": self._pipeline, **{f"weir.{key}": value for key, value in attributes.items()}},
+            links=[trace.Link(found) for found in map(_context, links) if found is not None],
+        )
+        if not span.is_recording():
+            return Step(None, parent)
+        return Step(span, _header(span))
+
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Sends what is left; False if the collector did not take it in `timeout_s`."""
         if self._provider is None:
@@ -132,5 +198,24 @@ class Tracer:
         if not span.is_recording():
             return None
         spans.begun.append((span, start_ns))
-        own = span.get_span_context()
-        return b"00-%032x-%016x-01" % (own.trace_id, own.span_id)
+        return _header(span)
+
+
+def traceparent_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
+    """The `traceparent` among a Kafka record's headers."""
+    return next((value for name, value in headers or () if name == TRACEPARENT), None)
+
+
+def _header(span: Span) -> bytes:
+    own = span.get_span_context()
+    return b"00-%032x-%016x-01" % (own.trace_id, own.span_id)
+
+
+def _context(header: bytes | None) -> SpanContext | None:
+    from opentelemetry import trace
+
+    parent = parse_traceparent(header) if header else None
+    if parent is None:
+        return None
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED if parent.sampled else trace.TraceFlags.DEFAULT)
+    return trace.SpanContext(parent.trace_id, parent.span_id, True, flags)
