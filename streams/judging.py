@@ -96,7 +96,7 @@ def await_rows(pipeline: Pipeline, job: Job) -> Dataset:
     if isinstance(found, DatasetError):
         raise found
     if lacking:
-        log.warning("the archive has fewer rows than the event says", archive=len(found), event=job.event.labels)
+        log.warning("the archive has fewer rows than the event says", archive=len(found), named=job.event.labels)
     return found
 
 

@@ -96,8 +96,6 @@ class Retraining:
         folder = TrainingFolder(self._root, event.id)
         if self._child is not None:
             return self._follow(event, folder)
-        if self._result is not None:
-            return self._conclude(event, folder, self._result)
         if (done := folder.done) is not None:
             log.info("this retrain event was worked off before", retrain=event.id, ending=done.ending)
             return self._leave(done, "reused")
@@ -107,10 +105,16 @@ class Retraining:
             return self._reject(event, folder, None, (reason,))
         if (known := self._known(event)) is not None:
             return self._take_up(event, folder, *known)
+        if self._result is not None:
+            return self._conclude(event, folder, self._result)
         if folder.attempts >= ATTEMPTS:
             return self._reject(event, folder, None, (f"its training died {'twice' if ATTEMPTS == 2 else ATTEMPTS}",))
         folder.begin()
-        self._start(event, folder)
+        try:
+            self._start(event, folder)
+        except OSError:  # no process, no memory: that was no attempt
+            folder.unbegin()
+            raise
         return None
 
     def stop(self) -> None:
@@ -150,13 +154,13 @@ class Retraining:
             self._tries += 1
             if self._tries < TRIES:
                 raise NotNow(child.result.later)
-            return self._conclude(event, folder, Result(reasons=(child.result.later,)))
-        self._result = child.result
-        return self._conclude(event, folder, child.result)
+            self._result = Result(reasons=(child.result.later,))
+        else:
+            self._result = child.result
+        return None  # what of it is made already, if a step failed before, is looked for first
 
     def _conclude(self, event: RetrainEvent, folder: TrainingFolder, result: Result) -> Done | None:
         """A result becomes a version, and a deployment."""
-        self._result = result
         if result.path and champion_of(self._routing.current, self._pipeline.spec.hash) != self._judged_against:
             log.info("another champion came meanwhile: judging again", retrain=event.id)
             self._result = None
@@ -215,7 +219,10 @@ class Retraining:
         except ModelRefused as error:
             return self._reject(event, folder, version, (str(error),))
         kind: Ending = "champion" if cold else "candidate"
-        self._routing.change(following, kind, event.time, retrain=event.id, version=version.version, evidence=evidence)
+        said = {"retrain": event.id, "version": version.version, "evidence": evidence}
+        if not cold and current.candidate not in (None, version.version):
+            said["instead_of"] = current.candidate  # which had not come to a decision
+        self._routing.change(following, kind, event.time, **said)
         self._metrics.inc("weir_rollouts_total", decision="promoted" if cold else "shadow")
         return self._finish(event, folder, version, kind, how)
 

@@ -41,6 +41,7 @@ class Routing:
         self.current: Deployment = rollout.unscored(pipeline.model)
         self.stale = True
         """Whether `current` is to be read from the registry, and published, before it is relied on."""
+        self._known: set[str] = set()
         self._base = client_config(settings, broker, f"weir-{pipeline.name}-trainer-alerts", lambda _: None)
         # told one by one: reports of success cost nothing
         self._config = {**producer_config(self._base), "message.timeout.ms": int(_TELL_S * 1000)}
@@ -50,10 +51,11 @@ class Routing:
         """Reads what the registry says, and publishes it, if that may not have been done; True if it was needed."""
         if not self.stale:
             return False
-        found = patiently(lambda: self.registry.routing(self._pipeline.model))
-        if found is not None:
-            release.publish(self._pipeline, self._settings, self._broker, found)
-        self.current = found or rollout.unscored(self._pipeline.model)
+        history = patiently(lambda: self.registry.history(self._pipeline.model))
+        if history:
+            release.publish(self._pipeline, self._settings, self._broker, history[0])
+        self._known.update(deployment.id for deployment in history)
+        self.current = history[0] if history else rollout.unscored(self._pipeline.model)
         self.stale = False
         return True
 
@@ -65,6 +67,7 @@ class Routing:
         if (found := patiently(lambda: self.registry.routing(self._pipeline.model))) and found.id != self.current.id:
             self.stale = True
             raise WeirError(f"the routing of {self._pipeline.model} was changed by hand meanwhile: looking again")
+        self._known.add(following.id)
         self.tell(kind, time_ms, id=following.id, deployment=following.id, **detail)
         self.stale = True
         patiently(lambda: self.registry.set_routing(following))
@@ -73,8 +76,8 @@ class Routing:
         log.info("deployment published", deployment=following.id, kind=kind, **_places(following))
 
     def seen(self, deployment: Deployment) -> None:
-        """A record of the deployments topic: of another hand, perhaps."""
-        if deployment.id != self.current.id:
+        """A record of the deployments topic: of another hand (`weir models deploy`), perhaps."""
+        if deployment.id not in self._known:
             self.stale = True
 
     def tell(self, kind: str, time_ms: int, **detail: Any) -> None:

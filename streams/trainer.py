@@ -1,7 +1,8 @@
 """The trainer: reads retrain events, blocks and deployments, and does what follows of them, one thing after another.
 
 It reads all partitions in the group `<pipeline>-trainer`: retrain events from where it has worked them off, which it
-commits event by event; blocks and deployments from their beginning, for decisions are made anew from them.
+commits event by event; blocks and deployments from their beginning, for decisions are made anew from them. Of blocks
+it commits, too, up to where it has dealt with them: for whoever waits for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from models import rollout as records
@@ -25,8 +26,8 @@ from monitors.errors import RecordRefused
 from monitors.loop import RetrainEvent
 from monitors.metrics import Metrics
 from streams import release
-from streams.errors import UsageError, WeirError
-from streams.kafka import client_config, consumer_config, partition_counts
+from streams.errors import WeirError
+from streams.kafka import REQUEST_S, client_config, consumer_config, partition_counts
 from streams.pipeline import Pipeline
 from streams.retraining import Retraining
 from streams.rollouts import Rollouts
@@ -75,7 +76,8 @@ class Trainer:
         self.rollouts = Rollouts(pipeline, self.routing, metrics)
         self._events: deque[tuple[RetrainEvent | None, int, int, float]] = deque()
         self._behind: set[tuple[str, int]] = set()
-        self._offsets: dict[int, int] = {}
+        self._offsets: dict[tuple[str, int], int] = {}
+        self._blocks_read: dict[tuple[str, int], int] = {}
         self._again_s, self._pause_s = 0.0, _PAUSE_S[0]
         self._lock: IO[str] | None = None
         self.failing = ""
@@ -127,10 +129,17 @@ class Trainer:
         counts = partition_counts(self._admin, wanted, embedded=self._settings.embedded_broker)
         if missing := [topic for topic in wanted if not counts[topic]]:
             return f"waiting for topics that do not exist yet: {', '.join(missing)}"
-        assigned = []
-        for topic in wanted:
-            start = OFFSET_STORED if topic == topics.retrain else OFFSET_BEGINNING
-            assigned += [TopicPartition(topic, p, start) for p in range(counts[topic])]
+        events = [TopicPartition(topics.retrain, p) for p in range(counts[topics.retrain])]
+        try:
+            # asked here: a consumer that is to find them by itself may miss the answer of a group that is new
+            events = self._consumer.committed(events, timeout=REQUEST_S)
+            if failed := next((found.error for found in events if found.error is not None), None):
+                raise KafkaException(failed)
+        except KafkaException as error:
+            return f"the offsets of group {trainer_group(self._pipeline)} are not to be had: {error.args[0].str()}"
+        assigned = [TopicPartition(e.topic, e.partition, max(e.offset, 0) or OFFSET_BEGINNING) for e in events]
+        for topic in (topics.blocks, topics.deployments):
+            assigned += [TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(counts[topic])]
         self._behind = {(t.topic, t.partition) for t in assigned}
         self._consumer.assign(assigned)
         return ""
@@ -146,8 +155,6 @@ class Trainer:
             while self._act(now):
                 pass
         except (WeirError, ModelError, KafkaException, OSError) as error:
-            if isinstance(error, UsageError):
-                raise
             said = str(error) or type(error).__name__
             if said != self.failing:
                 log.warning("trying again", reason=said, in_s=self._pause_s)
@@ -176,6 +183,9 @@ class Trainer:
             return False
         if self.rollouts.decide():
             return True
+        self._offsets |= self._blocks_read
+        self._blocks_read = {}
+        self._commit()
         if self.retraining.event is not None:
             done = self.retraining.poll()
             if done is None:
@@ -183,7 +193,6 @@ class Trainer:
             self.last = done
             self._worked_off()
             return True
-        self._commit()
         if not self._events:
             return False
         event, _, _, came_s = self._events[0]
@@ -197,15 +206,14 @@ class Trainer:
 
     def _worked_off(self) -> None:
         event, partition, offset, _ = self._events.popleft()
-        self._offsets[partition] = offset + 1
+        self._offsets[self._pipeline.topics.retrain, partition] = offset + 1
         self.worked_off += event is not None
         self._commit()
 
     def _commit(self) -> None:
-        """Commits the events that are worked off. Raises KafkaException: they are committed with the next."""
+        """Commits what is worked off. Raises KafkaException: it is committed with the next."""
         if self._offsets:
-            topic = self._pipeline.topics.retrain
-            positions = [TopicPartition(topic, p, offset) for p, offset in self._offsets.items()]
+            positions = [TopicPartition(topic, p, offset) for (topic, p), offset in self._offsets.items()]
             self._consumer.commit(offsets=positions, asynchronous=False)
             self._offsets = {}
 
@@ -226,6 +234,7 @@ class Trainer:
             elif value is None:
                 return
             elif topic == topics.blocks:
+                self._blocks_read[topic, partition] = message.offset() + 1
                 self.rollouts.take(blocks.from_json(value))
             elif message.key() == self._pipeline.model.encode():
                 self.routing.seen(records.from_json(value))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from models.dataset import Dataset
+from models.errors import TrainingFailed
 from models.trainer import Trained
 from monitors.loop import Range, RetrainEvent
 from streams import Event, Labels, Pipeline, Retrain, Rollout, Source
@@ -175,3 +176,11 @@ def train_printing(data: Dataset, out: Path, seed: int) -> Trained:
     print('{"result": {"reasons": ["a print"]}}', flush=True)
     os.write(1, b"and a raw write\n")
     return train(data, out, seed)
+
+
+def train_unseeded(data: Dataset, out: Path, seed: int) -> Trained:
+    return train(data, out, 0)
+
+
+def train_diverging(data: Dataset, out: Path, seed: int) -> Trained:
+    raise TrainingFailed("the loss is not finite in epoch 3; lower the recipe's learning_rate")
