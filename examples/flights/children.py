@@ -1,14 +1,14 @@
-"""The processes of the demo: a worker, the replay and a training. They end with it, however it ends."""
+"""The processes of the demo: a worker, a trainer and the replay. They end with it, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,11 +71,16 @@ class Child:
                     pipe.close()
 
 
-class Worker:
-    """`weir worker`, started again when it dies."""
+class Service:
+    """`weir worker` or `weir trainer`, started again when it dies."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str], port: int) -> None:
-        self._log, self._environment, self._port = log, environment, port
+    def __init__(self, role: str, log: Path, environment: Mapping[str, str]) -> None:
+        self.role = role
+        self._log = log
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._http = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._environment = {**environment, "WEIR_HTTP": self._http}
         self._child = self._start()
         self._died_s: float | None = None
         self.restarts = 0
@@ -101,7 +106,7 @@ class Worker:
         return self._get("status")
 
     def ready(self) -> bool:
-        """Whether it scores."""
+        """Whether it works."""
         return self._get("health/ready") is not None
 
     def stop(self) -> None:
@@ -109,15 +114,15 @@ class Worker:
 
     def _get(self, path: str) -> dict[str, Any] | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://{self._http}/{path}", timeout=2) as answer:
                 found: dict[str, Any] = json.load(answer)
                 return found
         except (OSError, ValueError):  # not there yet, or 503
             return None
 
     def _start(self) -> Child:
-        arguments = ["streams.cli", "worker", PIPELINE, "--with-parent"]
-        return Child("worker", arguments, self._log, self._environment, reads=False)
+        arguments = ["streams.cli", self.role, PIPELINE, "--with-parent"]
+        return Child(self.role, arguments, self._log, self._environment, reads=False)
 
 
 class ReplayProcess:
@@ -158,30 +163,3 @@ class ReplayProcess:
             progress = decode(line)
             self.sent_at.update({(partition, offset): at for partition, offset, at in progress.samples})
             self.progress = progress
-
-
-class Training:
-    """`weir train … --deploy`, whose report is what it prints."""
-
-    def __init__(self, log: Path, environment: Mapping[str, str], seed: int) -> None:
-        arguments = ["streams.cli", "train", PIPELINE, "--deploy", "--json", "--seed", str(seed)]
-        self._child = Child("training", arguments, log, environment)
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def report(self) -> dict[str, Any] | None:
-        """None while it runs. Raises WeirError if it failed."""
-        code = self._child.ended()
-        if code is None:
-            return None
-        assert self._child.process.stdout is not None
-        if code != 0:
-            raise self._child.failed()
-        found: dict[str, Any] = json.loads(self._child.process.stdout.read())
-        return found
-
-    def stop(self) -> None:
-        self._child.stop()

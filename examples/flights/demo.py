@@ -1,41 +1,48 @@
-"""`weir demo`: a year of flights through Kafka, features, Redis and ONNX on this machine.
+"""`weir demo`: a year of flights through Kafka, features, Redis, ONNX and the retraining loop, on this machine.
 
-The replay of the first two months is not scored: its logged features and labels train the model that then
-scores the rest. Everything runs in processes of its own, except the monitor, which runs here.
+It begins without a model: what is logged and labelled becomes the first one, drift and age bring its successors. The
+replay waits at one hour of each day until its blocks are closed and nothing is being trained or rolled out that would
+take effect before: so every version serves the same events in every run, however fast the machine is. Everything runs
+in processes of its own, except the monitor, which runs here.
 """
 
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from examples.flights.children import ReplayProcess, Training, Worker
+from examples.flights.children import ReplayProcess, Service
 from examples.flights.data import data_folder, month_start
+from examples.flights.loop import Following, Loop
 from examples.flights.pipeline import pipeline
 from examples.flights.tally import Outcome, Tally
 from monitors.console import LiveView, View
 from monitors.metrics import Metrics
 from monitors.performance import RollingAuc, auc
 from monitors.report import render
+from streams import loop_folds
 from streams.embedded import find_embedded, start_embedded
 from streams.errors import WeirError
 from streams.monitor import Monitor, archive_folder, monitor_group
 from streams.settings import Settings, load_settings
 
-TRAINING_MONTHS = 2
-SEED = 7
+COMPARED_FROM = 3
+"""The month from which on the first model and its successors are compared: 2 months of the run are to settle in."""
+PAUSE_HOUR = 5
+"""By then every partition has had requests of the day, so that the block of the day before is closed."""
 _COMMIT_MS = 20
 _STALLED_S = 60.0
+_TRAINING_S = 900.0
 _VIEW_S = 0.25
+_ASK_S = 0.02
 _WEEK_EVENTS = 6000
 """About a week of flights: how often the curve of the AUC gets a point."""
 
@@ -57,11 +64,10 @@ class Demo:
         self._options, self._live = options, live
         self._data = options.output / "data"
         self._logs = options.output / "logs"
-        self._tally = Tally()
+        self._tally, self._loop = Tally(), Loop()
         self._started = time.monotonic()
         self._replay_s = self._training_s = 0.0
-        first, last = options.months
-        self._cut = first + TRAINING_MONTHS if last - first >= TRAINING_MONTHS else None
+        self._asked_s = 0.0
 
     def run(self) -> Outcome:
         """Raises WeirError; children are stopped in any case."""
@@ -69,14 +75,17 @@ class Demo:
         settings, environment = self._prepare()
         with ExitStack() as stack:
             embedded = stack.enter_context(start_embedded(self._data))
-            port = int(environment["WEIR_HTTP"].rpartition(":")[2])
-            self._worker = Worker(self._logs / "worker.log", environment, port)
+            self._worker = Service("worker", self._logs / "worker.log", environment)
             stack.callback(self._worker.stop)
             self._replay = self._start_replay(embedded.broker)
             stack.callback(self._replay.stop)
-            self._monitor = self._start_monitor(settings, embedded.broker)
+            self._monitor = self._start_monitor(settings, embedded.broker, embedded.redis_url)
             stack.callback(self._monitor.close)
-            outcome = self._phases(environment)
+            self._following = Following(pipeline, settings, embedded.broker)
+            stack.callback(self._following.close)
+            self._trainer = Service("trainer", self._logs / "trainer.log", environment)
+            stack.callback(self._trainer.stop)
+            outcome = self._run()
         self._write(outcome)
         if not self._options.keep:
             shutil.rmtree(self._data)
@@ -91,9 +100,6 @@ class Demo:
         shutil.rmtree(self._data, ignore_errors=True)
         shutil.rmtree(self._logs, ignore_errors=True)
         self._logs.mkdir(parents=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            http = f"127.0.0.1:{probe.getsockname()[1]}"
         data = self._data.resolve()
         values = {
             "broker": "embedded",
@@ -101,7 +107,6 @@ class Demo:
             "data_dir": str(data),
             "registry": f"sqlite:///{data}/registry.db",
             "guarantee": "at_least_once",
-            "http": http,
             "log_format": "json",
         }
         return load_settings(**values), {f"WEIR_{name.upper()}": value for name, value in values.items()}
@@ -118,105 +123,106 @@ class Demo:
         ]
         if self._options.speed is not None:
             arguments += ["--speed", str(self._options.speed)]
-        for month in filter(None, (first, self._cut)):
-            arguments += ["--pause-before", str(month)]
+        arguments += ["--pause-before", str(first), "--pause-daily", str(PAUSE_HOUR)]
         return ReplayProcess(arguments, self._logs / "replay.log")
 
-    def _start_monitor(self, settings: Settings, broker: str) -> Monitor:
+    def _start_monitor(self, settings: Settings, broker: str, redis_url: str) -> Monitor:
         monitor = Monitor(
             pipeline,
             settings,
             broker,
+            redis_url,
             archive_folder(pipeline, settings),
             metrics=Metrics(),
             on_predictions=self._tally.on_predictions,
             on_joined=self._tally.on_joined,
+            on_outcome=self._on_outcome,
             commit_ms=_COMMIT_MS,
         )
         while not monitor.connect():
             time.sleep(0.1)
         return monitor
 
-    def _phases(self, environment: dict[str, str]) -> Outcome:
-        first, last = self._options.months
-        view, model = self._live.view, None
+    def _run(self) -> Outcome:
+        view = self._live.view
         view.phase = "starting"
-        self._wait(
-            lambda: self._replay.progress.state == "paused" and self._worker.ready(), "the worker does not start"
-        )
+        self._wait(lambda: self._replay.progress.state == "paused", "the replay does not start")
+        self._wait(self._worker.ready, "the worker does not start")
+        self._wait(self._trainer.ready, "the trainer does not start")
+        self._tally.rolling = RollingAuc()
         self._replay.go_on()
-        if self._cut is None:
-            self._live.note(f"fewer than {TRAINING_MONTHS + 1} months: nothing is scored, only features are logged")
-            self._pump(f"replaying {span(first, last)} unscored", "done")
-        else:
-            self._pump(f"replaying {span(first, self._cut - 1)} unscored", "paused")
-            self._live.note(f"{span(first, self._cut - 1)} replayed: {self._monitor.predictions:,} predictions")
-            model = self._train(environment)
-            self._replay.go_on()
-            self._pump(f"scoring {span(self._cut, last)}", "done")
+        self._pump()
         view.phase = "report"
         self._monitor.close(finished=True)
-        return self._outcome(model)
+        return self._outcome()
 
-    def _pump(self, phase: str, until: str) -> None:
-        """Monitors until the replay says `until` and everything it has sent is predicted and joined."""
-        self._live.view.phase, self._live.view.rate = phase, None
+    def _pump(self) -> None:
+        """Monitors until the replay is done and everything it has sent is predicted, joined and dealt with."""
         started = time.monotonic()
         meter = _Meter(self._replay, self._monitor, self._tally, self._live, self._options)
-        quiet = 0
-        while (
-            self._replay.progress.state != until
-            or self._monitor.predictions < self._replay.progress.sent[0]
-            or quiet < 5
-        ):
+        quiet, working_s = 0, 0.0
+        while True:
             quiet = 0 if self._step() else quiet + 1
-            still_s = meter.update()
-            if still_s > _STALLED_S:
-                if self._replay.progress.state != until:
+            working_s = self._follow(working_s, meter)
+            still_s = meter.update(self._loop)
+            state = self._replay.progress.state
+            if still_s > (_TRAINING_S if self._loop.open else _STALLED_S):
+                if state != "done":
                     raise WeirError(f"nothing has moved for {still_s:.0f} s: {self._waiting()} (see {self._logs})")
                 self._live.note("predictions are missing")
                 break
-        self._replay_s += time.monotonic() - started
-        self._monitor.flush()
+            if state == "running" or self._monitor.predictions < self._replay.progress.sent[0]:
+                continue
+            if state == "done":
+                if quiet >= 5:
+                    break
+            elif self._at_rest(self._replay.progress.time):
+                self._replay.go_on()
+                meter.moved()
+        self._replay_s = time.monotonic() - started - self._training_s
+
+    def _at_rest(self, paused_ms: int) -> bool:
+        """Whether the blocks of the days before a pause are closed, and what they brought has taken effect."""
+        loop = self._loop
+        if paused_ms > month_start(self._options.months[0]) and loop.closed_ms < paused_ms - PAUSE_HOUR * 3_600_000:
+            return False
+        now = time.monotonic()
+        if not loop.moves:
+            return True
+        if now - self._asked_s < _ASK_S:
+            return False
+        self._asked_s = now
+        worker, trainer = self._worker.status(), self._trainer.status()
+        if worker is not None and worker.get("refused"):
+            raise WeirError(f"the worker refuses the model: {worker['refused']}")
+        return loop.settled(trainer, worker)
+
+    def _follow(self, working_s: float, meter: _Meter) -> float:
+        """Says what the trainer has done, and keeps the time that it works. working_s: since when; 0 = it does not."""
+        for text in self._loop.on_records(*self._following.read()):
+            self._live.note(text)
+            meter.moved()
+        working, now = self._loop.open is not None, time.monotonic()
+        if working_s and not working:
+            self._training_s += now - working_s
+        return (working_s or now) if working else 0.0
+
+    def _on_outcome(self, outcome: loop_folds.Outcome) -> None:
+        for text in self._loop.on_outcome(outcome):
+            self._live.note(text)
 
     def _waiting(self) -> str:
-        status = self._worker.status()
-        return "the worker does not answer" if status is None else f"the worker says {status}"
+        for service in (self._worker, self._trainer):
+            if service.status() is None:
+                return f"the {service.role} does not answer"
+        return f"the worker says {self._worker.status()}, the trainer {self._trainer.status()}"
 
     def _step(self) -> int:
-        if self._worker.tend(time.monotonic()):
-            self._live.note("the worker died and is started again")
+        for service in (self._worker, self._trainer):
+            if service.tend(time.monotonic()):
+                self._live.note(f"the {service.role} died and is started again")
         self._replay.check()
         return self._monitor.poll(0.01)
-
-    def _train(self, environment: dict[str, str]) -> dict[str, Any]:
-        """Trains on the archive, deploys, and waits until the worker scores with it."""
-        view = self._live.view
-        view.phase, view.rate = "training", None
-        training = Training(self._logs / "training.log", environment, SEED)
-        try:
-            self._tally.rolling = RollingAuc()
-            while (report := training.report()) is None:
-                self._step()
-                view.date = f"{training.seconds:.0f} s"
-                self._live.update()
-                time.sleep(0.1)
-        finally:
-            training.stop()
-        reached = report["metrics"].get("auc")
-        quality = f", AUC {reached:.3f} held out" if reached else ""
-        self._live.note(f"trained on {report['rows']:,} events in {training.seconds:.0f} s{quality}")
-        view.phase = "deploying"
-        self._wait(lambda: self._deployed(report["deployment"]), "the worker does not take up the model")
-        self._live.note(f"{report['model']} version {report['version']} is champion")
-        self._training_s = training.seconds
-        return report
-
-    def _deployed(self, deployment: str) -> bool:
-        status = self._worker.status()
-        if status is not None and status.get("refused"):
-            raise WeirError(f"the worker refuses the model: {status['refused']}")
-        return status is not None and status["deployment"] == deployment
 
     def _wait(self, what: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + _STALLED_S
@@ -227,9 +233,8 @@ class Demo:
             self._live.update()
             time.sleep(0.1)
 
-    def _outcome(self, model: dict[str, Any] | None) -> Outcome:
-        monitor, tally = self._monitor, self._tally
-        times, labels, scores = tally.arrays()
+    def _outcome(self) -> Outcome:
+        monitor, tally, champion = self._monitor, self._tally, self._loop.champion
         return Outcome(
             months=self._options.months,
             sent=list(self._replay.progress.sent),
@@ -241,20 +246,23 @@ class Demo:
             duration_s=time.monotonic() - self._started,
             replay_s=self._replay_s,
             training_s=self._training_s,
-            restarts=self._worker.restarts,
-            model=model,
+            restarts=self._worker.restarts + self._trainer.restarts,
+            loop=self._loop,
             latency_s=tally.latencies(self._replay.sent_at),
-            times=times,
-            label_values=labels,
-            scores=scores,
-            importance=tally.importance(pipeline, Path(model["path"])) if model and tally.sample else [],
+            scored=tally.scored(),
+            compare_from=month_start(max(COMPARED_FROM, self._options.months[0])),
+            importance=tally.importance(pipeline, _file(champion.uri)) if champion and tally.sample else [],
         )
 
     def _write(self, outcome: Outcome) -> None:
-        first, last = self._options.months
-        scored, trained = (span(self._cut, last), span(first, self._cut - 1)) if self._cut else ("", "")
-        page = render(outcome.report(scored, trained))
+        last = self._options.months[1]
+        compared = span(COMPARED_FROM, last) if last > COMPARED_FROM else "too short to compare"
+        page = render(outcome.report(compared))
         (self._options.output / "report.html").write_text(page, encoding="utf-8")
+
+
+def _file(uri: str) -> Path:
+    return Path(unquote(urlparse(uri).path))
 
 
 class _Meter:
@@ -271,7 +279,11 @@ class _Meter:
         self._aucs: list[float] = []
         self._next_auc = _WEEK_EVENTS
 
-    def update(self) -> float:
+    def moved(self) -> None:
+        """Something has moved that the counts do not show."""
+        self._moved = time.monotonic()
+
+    def update(self, loop: Loop) -> float:
         """Returns how many seconds ago something moved."""
         now = time.monotonic()
         if now - self._shown < _VIEW_S:
@@ -293,6 +305,10 @@ class _Meter:
         view.predictions, view.unscored = monitor.predictions, monitor.unscored
         view.labels, view.dead_letters = monitor.counts.matched, monitor.dead_letters
         view.duplicated = monitor.duplicates
+        view.phase = "training" if loop.open else "replaying"
+        view.champion, view.loop = loop.champion.version if loop.champion else None, loop.state
+        view.drifts, view.retrains = len(loop.drifts), len(loop.retrains)
+        view.promotions = len(loop.promotions)
         self._curves(view)
         self._live.update()
         return now - self._moved

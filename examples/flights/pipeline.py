@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from examples.flights.events import CARRIERS, DESTINATIONS, ORIGINS, Arrival, Departure, Request
-from streams import Labels, Pipeline, Source
+from streams import Blocks, Labels, Pipeline, Retrain, Rollout, Source
 
 requests = Source("flights.requests", Request, key="origin", id="id", time="time")
 departures = Source("flights.departures", Departure, key="origin", id="id", time="time")
@@ -36,4 +36,7 @@ pipeline = Pipeline(
     ],
     model="flights-delay",
     labels=Labels("flights.arrivals", Arrival, id="id", time="time", within="3d", value=lambda c: c["arr_delay"] > 15),
+    blocks=Blocks(every="1d"),
+    retrain=Retrain(min_labels=30_000, cooldown="28d", max_age="45d"),
+    rollout=Rollout(rows=2_000, guard_rows=5_000, keep_first=True),
 )

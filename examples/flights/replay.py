@@ -26,7 +26,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from examples.flights.data import DataMissing, FlightEvent, Flights, month_start, parse_months
+from examples.flights.data import DAY_MS, HOUR_MS, DataMissing, FlightEvent, Flights, month_start, parse_months
 from examples.flights.hold_back import HoldBack, Positions
 from examples.flights.sending import CLOSED, REQUESTS, SAMPLE, TOPICS, WATERMARK, Progress, Replay, ReplayError
 
@@ -41,11 +41,13 @@ __all__ = [
     "ReplayError",
     "connect",
     "main",
+    "pauses",
     "run",
 ]
 
 REPORT_S = 0.25
-PAUSE_S = 0.2
+PAUSE_S = 0.05
+"""Between two looks, in a pause, whether it goes on; each brings a sign of life."""
 TIMEOUT_S = 10.0
 
 
@@ -70,7 +72,7 @@ def run(
         time_ms = event.time
         if ahead and time_ms >= ahead[0]:
             pause_at = ahead.popleft()
-            target.watermark(pause_at)
+            target.watermark(pause_at, target.partitions)  # those without events, too, have come so far
             report(target.progress("paused", pause_at))
             while not go_on():
                 target.watermark(pause_at)  # a sign of life: a worker takes up a new model between two rounds
@@ -175,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MONTH",
         help="wait there for a line on stdin; may be given several times",
     )
+    parser.add_argument(
+        "--pause-daily", type=_hour, metavar="HOUR", help="and before this hour of each day after the first"
+    )
     parser.add_argument("--hold-back", metavar="GROUP", help="stay close to what this group has committed")
     parser.add_argument("--partitions", type=int, default=4, help="of topics to create (default %(default)s)")
     parser.add_argument("--replication", type=int, default=1, help="of topics to create (default %(default)s)")
@@ -187,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flights.events(),
             target,
             speed=given.speed,
-            pauses=[month_start(month) for month in sorted(given.pause_before)],
+            pauses=pauses(given.months, given.pause_before, given.pause_daily),
             report=lambda progress: print(msgspec.json.encode(progress).decode(), flush=True),
             go_on=_line_came,
         )
@@ -205,6 +210,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def pauses(months: tuple[int, int], before: Iterable[int], daily: int | None = None) -> list[int]:
+    """When to wait, ms, rising: at the start of the months `before`, and daily at an hour of all days but the first."""
+    found = {month_start(month) for month in before}
+    if daily is not None:
+        first, last = months
+        found.update(range(month_start(first) + DAY_MS + daily * HOUR_MS, month_start(last + 1), DAY_MS))
+    return sorted(found)
+
+
 def _line_came() -> bool:
     """Waits a moment for a line on stdin."""
     if not select.select([sys.stdin], [], [], PAUSE_S)[0]:
@@ -212,6 +226,12 @@ def _line_came() -> bool:
     if not sys.stdin.readline():
         raise ReplayError("standard input closed while the replay was paused")
     return True
+
+
+def _hour(text: str) -> int:
+    if not text.isdigit() or int(text) > 23:
+        raise argparse.ArgumentTypeError(f"{text!r}: hours go from 0 to 23")
+    return int(text)
 
 
 def _months(text: str) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class Replay:
         self, producer: Producer, partitions: int, starts: Positions, hold_back: HoldBack | None = None
     ) -> None:
         self._producer = producer
-        self._partitions = range(partitions)
+        self.partitions = range(partitions)
         self._partition_of = {o: zlib.crc32(o.encode()) % partitions for o in ORIGINS}
         self._next_request = dict(starts)
         self._hold_back = hold_back
@@ -68,7 +68,7 @@ class Replay:
         """Sends the next event; waits first if it is held back."""
         partition = self._partition_of[event.origin]
         if not self._last_ms:
-            self.watermark(event.time, self._partitions)
+            self.watermark(event.time, self.partitions)
         elif self._since_watermark >= WATERMARK_EVENTS:
             self.watermark(event.time)
         if event.stream == REQUESTS:
@@ -97,7 +97,7 @@ class Replay:
 
     def close(self) -> None:
         """Says on all partitions that nothing more comes, and waits until the broker has everything."""
-        self.watermark(CLOSED, self._partitions)
+        self.watermark(CLOSED, self.partitions)
         left = self._producer.flush(60)
         if left:
             raise ReplayError(f"{left} records could not be delivered within a minute")

@@ -12,13 +12,13 @@ from streams.cli.output import JsonOption, emit, progress, start, table
 
 
 def demo(
-    months: Annotated[str, typer.Option(metavar="1-12", help="Months of 2013; the first two train.")] = "1-12",
+    months: Annotated[str, typer.Option(metavar="1-12", help="Months of 2013.")] = "1-12",
     speed: Annotated[float | None, typer.Option(help="Times real time; default: as fast as it goes.", min=1.0)] = None,
     output: Annotated[Path, typer.Option(help="Folder for the report and the logs.")] = Path("demo-output"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archive and the registry too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Replay a year of flights: log features, train on two months, score the rest; ends with a report."""
+    """Replay a year of flights from a cold start: models are trained as drift and age ask for; ends with a report."""
     from streams.errors import UsageError, WeirError
 
     start(report=True)

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from examples.flights.demo import span
+from examples.flights.loop import Alert, Loop
 from examples.flights.pipeline import pipeline
-from examples.flights.tally import Outcome, Tally, feature_matrix
+from examples.flights.tally import Outcome, Scored, Tally, feature_matrix
 from monitors.join import Joined, Label
 from monitors.predictions import Prediction, prediction_decoder
-from streams.monitor import feature_kinds
+from monitors.report import render
+from streams.loop_state import feature_kinds
 
 ROOT = Path(__file__).parents[2]
 OUTCOME = Outcome(
@@ -34,21 +36,32 @@ OUTCOME = Outcome(
     replay_s=9.0,
     training_s=2.0,
     restarts=1,
-    model={"model": "flights-delay", "version": "1", "rows": 4},
+    loop=Loop(alerts=[Alert("champion", 0, "d1", "r1", "1"), Alert("rejected", 9, "r2", "r2", "2", ("worse",))]),
     latency_s=np.array([0.1, 0.2, 0.3]),
-    times=np.array([1, 2, 3, 4]),
-    label_values=np.array([0.0, 1.0, 0.0, 1.0]),
-    scores=np.array([0.1, 0.9, 0.2, 0.15]),
+    scored=Scored(
+        times=np.array([0, 1, 2, 3, 4]),
+        labels=np.array([1.0, 0.0, 1.0, 0.0, 1.0]),
+        live=np.array([0.0, 0.1, 0.9, 0.2, 0.15]),
+        first=np.array([0.0, 0.1, 0.9, 0.2, 0.3]),
+    ),
+    compare_from=1,
     importance=[],
 )
 
 
-def predicted(offset: int, score: float | None, carrier: str | None = "B6") -> Prediction:
+def predicted(
+    offset: int,
+    score: float | None,
+    carrier: str | None = "B6",
+    version: str | None = None,
+    shadows: dict[str, float] | None = None,
+) -> Prediction:
     decode = prediction_decoder(feature_kinds(pipeline))
     origin = {"topic": "flights.requests", "partition": 0, "offset": offset}
     features = {"carrier": carrier, "hour": 7}
     value = {"id": "a", "key": "JFK", "time": offset, "source": origin, "score": score, "features": features}
-    return decode(json.dumps({**dict.fromkeys(("model", "version", "arm", "deployment")), **value}).encode())
+    nulls = dict.fromkeys(("model", "arm", "deployment"))
+    return decode(json.dumps({**nulls, "version": version, "shadows": shadows, **value}).encode())
 
 
 def test_the_json_has_every_field_that_is_promised() -> None:
@@ -61,25 +74,46 @@ def test_the_json_has_every_field_that_is_promised() -> None:
         "lost": 0,
         "duplicated": 1,
         "duration_s": 12.3,
+        "training_s": 2.0,
         "events_per_s": 3.0,
         "latency_ms": {"p50": 200.0, "p99": 298.0},
-        "auc": {"first_model": 0.75, "live": 0.75},
-        "log_loss": {"first_model": 0.5827, "live": 0.5827},
+        "auc": {"first_model": 1.0, "live": 0.75},
+        "log_loss": {"first_model": 0.4095, "live": 0.5827},
         "drift_events": 0,
         "retrain_events": 0,
-        "promotions": [],
-        "rejections": 0,
+        "promotions": [{"version": "1", "date": "1970-01-01", "retrain": "r1", "reason": None}],
+        "rejections": 1,
+        "rollbacks": 0,
+        "drifts": [],
+        "retrains": [],
     }
 
 
 def test_what_was_never_scored_has_no_quality() -> None:
     nothing = np.empty(0)
-    empty = replace(OUTCOME, model=None, times=nothing, label_values=nothing, scores=nothing, latency_s=nothing)
+    empty = replace(OUTCOME, scored=Scored(nothing, nothing, nothing, nothing), loop=Loop(), latency_s=nothing)
     found = empty.as_json()
     assert found["auc"] == {"first_model": None, "live": None}
     assert found["latency_ms"] == {"p50": None, "p99": None}
     assert json.dumps(found, allow_nan=False)
     assert "AUC" not in dict(empty.summary())
+    assert "<h2>The loop</h2>" not in render(empty.report(""))
+
+
+def test_the_models_are_compared_on_the_same_events() -> None:
+    gap = replace(OUTCOME.scored, first=np.array([0.5, 0.1, 0.9, np.nan, 0.3]))
+    one, both = replace(OUTCOME, scored=gap), replace(OUTCOME, scored=gap).compared
+    assert both.times.tolist() == [1, 2, 4], "neither what came before, nor what one of them did not score"
+    assert one.auc == (1.0, 1.0)
+    assert [week.events for week in one.weeks(gap.live)] == [5]
+    assert [week.events for week in one.weeks(gap.first)] == [4]
+
+
+def test_the_report_shows_both_models_and_the_loop() -> None:
+    page = render(OUTCOME.report("March to December"))
+    assert "AUC, first model" in page
+    assert "version 2" in page
+    assert "worse" in page
 
 
 def test_requests_without_a_prediction_are_lost() -> None:
@@ -93,6 +127,20 @@ def test_only_what_is_scored_and_labelled_tells_how_good_the_model_is() -> None:
         [Joined(predicted(1, 0.7), label), Joined(predicted(2, None), label), Joined(predicted(3, 0.2), None)]
     )
     assert (tally.times, tally.labels, tally.scores) == ([1], [1.0], [0.7])
+
+
+def test_the_first_model_is_scored_by_itself_and_later_by_its_shadow() -> None:
+    tally = Tally()
+    label = Label("a", 9, 1.0)
+    served = predicted(1, 0.7, version="1")
+    later = predicted(2, 0.9, version="2", shadows={"1": 0.6, "3": 0.1})
+    without = predicted(3, 0.8, version="2")
+    tally.on_predictions([predicted(0, None), served, later, without])
+    tally.on_joined([Joined(prediction, label) for prediction in (later, served, without)])
+    found = tally.scored()
+    assert tally.first_version == "1"
+    assert (found.times.tolist(), found.live.tolist()) == ([1, 2, 3], [0.7, 0.9, 0.8])
+    np.testing.assert_array_equal(found.first, [0.7, 0.6, np.nan])
 
 
 def test_latency_is_taken_of_the_requests_that_both_sides_sample() -> None:
@@ -130,8 +178,9 @@ def test_a_month_runs_through_everything_and_nothing_is_lost(tmp_path: Path) -> 
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["predictions"] == found["unscored"] == 27_004
+    assert (found["drift_events"], found["retrain_events"], found["promotions"]) == (0, 0, [])
     assert (found["lost"], found["duplicated"], found["dead_letters"]) == (0, 0, 0)
-    assert "nothing is scored" in run.stderr
+    assert "no model yet" in run.stderr
     assert "Traceback" not in run.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["logs", "report.html"]
 
@@ -142,9 +191,9 @@ def test_ctrl_c_stops_every_process(tmp_path: Path) -> None:
         demo(tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
     )
     deadline = time.monotonic() + 60
-    while len(found := children(running.pid)) < 4 and time.monotonic() < deadline:
+    while len(found := children(running.pid)) < 5 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert len(found) >= 4  # broker, Valkey, worker, replay
+    assert len(found) >= 5  # broker, Valkey, worker, replay, trainer
     running.send_signal(signal.SIGINT)
     out, error = running.communicate(timeout=60)
     assert running.returncode == 130

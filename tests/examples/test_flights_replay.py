@@ -200,6 +200,25 @@ def test_months_that_cannot_be_are_wrong_use(capsys: pytest.CaptureFixture[str])
     assert "months go from 1 to 12" in capsys.readouterr().err
 
 
+def test_pauses_of_each_day_come_between_those_of_months() -> None:
+    hour, day = 3_600_000, 24 * 3_600_000
+    found = replay.pauses((1, 2), [1, 2], 5)
+    assert found[:3] == [month_start(1), month_start(1) + day + 5 * hour, month_start(1) + 2 * day + 5 * hour]
+    assert found == sorted(found)
+    assert len(found) == 2 + 31 + 28 - 1
+    assert month_start(2) in found
+    assert found[-1] == month_start(3) - day + 5 * hour
+    assert replay.pauses((1, 12), [4]) == [month_start(4)]
+
+
+def test_an_hour_that_no_day_has_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    for hour in ("24", "-1", "five"):
+        with pytest.raises(SystemExit) as ended:
+            replay.main(["--pause-daily", hour])
+        assert ended.value.code == 2
+    assert "hours go from 0 to 23" in capsys.readouterr().err
+
+
 def test_standard_input_that_closes_ends_a_pause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
