@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from typing import Any
 
 import uvicorn
@@ -108,7 +109,7 @@ def make_app(
         return Response(body, headers={"content-type": content_type})
 
     async def get_status(_: Request) -> Response:
-        return JSONResponse(status())
+        return JSONResponse({"weir": version("weir"), **status()})
 
     return Starlette(
         routes=[

@@ -285,10 +285,20 @@ class Monitor:
         self._forget(self._state.committed(number, self._archived))
         self._archived = []
         self._shown.committed(self._state, self._archive)
+        self._shown.lag(self._lag())
         for outcome in pending.outcomes:
             self._shown.outcome(outcome, self._folds.statistics())
             self._on_outcome(outcome)
         return True
+
+    def _lag(self) -> dict[str, int]:
+        """By topic, records that wait to be read, as far as the consumer knows the ends."""
+        behind = dict.fromkeys(self._next, 0)
+        for topic, positions in self._next.items():
+            for partition, offset in positions.items():
+                ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                behind[topic] += max(0, ends[1] - offset) if ends else 0
+        return behind
 
     def _forget(self, numbers: Sequence[int]) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from monitors.archive import Archive
 from monitors.join import Joined
-from monitors.live import LivePerformance
+from monitors.live import LivePerformance, delays_s
 from monitors.metrics import Metrics
 from streams.loop_folds import Outcome
 from streams.loop_state import LoopState, Taken
@@ -26,11 +26,16 @@ class MonitorMetrics:
     def predictions(self, taken: Taken, joined: Sequence[Joined]) -> None:
         self._metrics.inc("weir_monitor_predictions_total", len(taken.new), result="new")
         self._metrics.inc("weir_monitor_predictions_total", taken.repeated, result="duplicate")
-        self._live.update(joined)
+        self._joined(joined)
 
     def labels(self, bad: int, joined: Sequence[Joined]) -> None:
         self._metrics.inc("weir_monitor_labels_total", bad, result="invalid")
-        self._live.update(joined)
+        self._joined(joined)
+
+    def lag(self, behind: Mapping[str, int]) -> None:
+        """Records not yet read, by topic."""
+        for topic, records in behind.items():
+            self._metrics.set("weir_monitor_lag_records", records, topic=topic)
 
     def committed(self, state: LoopState, archive: Archive) -> None:
         metrics = self._metrics
@@ -68,3 +73,8 @@ class MonitorMetrics:
         for event in outcome.retrains:
             metrics.inc("weir_retrain_events_total", reason=event.reason)
         self._live.show(metrics)
+
+    def _joined(self, joined: Sequence[Joined]) -> None:
+        self._live.update(joined)
+        if joined:
+            self._metrics.observe_array("weir_label_delay_seconds", delays_s(joined))

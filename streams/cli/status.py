@@ -180,7 +180,8 @@ def _role(report: dict[str, Any], role: str) -> tuple[str, str, str]:
     here = "not seen on this machine"
     if found is not None:
         reasons = "; ".join(f"{name}: {why}" for name, why in found["reasons"].items())
-        here = f"{found['url']} {'ready' if found['ready'] else f'not ready: {reasons}'}"
+        ready = "ready" if found["ready"] else f"not ready: {reasons}"
+        here = " ".join(filter(None, (found["url"], found["version"], ready)))
     return role, here, "has read nothing yet" if behind is None else f"{behind:,} records"
 
 

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -64,7 +65,10 @@ async def test_a_ready_process_answers_on_every_path() -> None:
         assert server.port > 0
         assert await get_json(server, "/health/live") == (200, {"live": True, "stalled_s": 0.5})
         assert await get_json(server, "/health/ready") == (200, {"ready": True, "reasons": {}})
-        assert await get_json(server, "/status") == (200, {"pipeline": "fraud", "partitions": [0, 1]})
+        assert await get_json(server, "/status") == (
+            200,
+            {"weir": version("weir"), "pipeline": "fraud", "partitions": [0, 1]},
+        )
         assert await get(server, "/metrics") == (200, "text/plain; version=0.0.4", b"weir_events_total 3\n")
         assert (await get(server, "/other"))[0] == 404
 
