@@ -19,6 +19,7 @@ def test_all_services_are_there() -> None:
     assert set(SERVICES) == {
         "worker",
         "monitor",
+        "trainer",
         "kafka",
         "redis",
         "mlflow",
@@ -54,7 +55,7 @@ def test_an_image_has_a_version(name: str) -> None:
     assert "build" in SERVICES[name] or re.search(r":v?\d+\.\d+", SERVICES[name]["image"])
 
 
-@pytest.mark.parametrize("name", ["worker", "monitor"])
+@pytest.mark.parametrize("name", ["worker", "monitor", "trainer"])
 def test_the_settings_of_a_service_are_settings_of_weir(name: str) -> None:
     from streams.settings import PREFIX, Settings
 
@@ -73,6 +74,17 @@ def test_an_image_runs_as_its_own_user_from_a_stage_with_locked_hashes(path: str
         assert (ROOT / copied).is_file()
 
 
+def test_only_the_trainer_has_torch() -> None:
+    """And it stands in a profile: the example that is served by default trains nothing."""
+    arguments = {name: service["build"].get("args", {}) for name, service in SERVICES.items() if "build" in service}
+    assert {name for name, given in arguments.items() if given} == {"trainer"}
+    assert SERVICES["trainer"]["profiles"] == ["trainer"]
+    assert SERVICES["trainer"]["image"] != SERVICES["worker"]["image"]
+    lock = f"requirements/{arguments['trainer']['REQUIREMENTS']}.txt"
+    assert re.search(r"^torch==", (ROOT / lock).read_text(), re.M)
+    assert "ARG REQUIREMENTS=base" in (ROOT / "deploy/Dockerfile").read_text()
+
+
 def test_the_build_context_has_what_the_image_copies_and_no_more() -> None:
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert kept == {
@@ -85,7 +97,7 @@ def test_prometheus_scrapes_the_services_of_weir() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     (found,) = job["dns_sd_configs"]
-    assert set(found["names"]) == {"worker", "monitor"}
+    assert set(found["names"]) == {"worker", "monitor", "trainer"}
     assert found["port"] == 8321
     mounted = {volume.split(":")[1] for volume in SERVICES["prometheus"]["volumes"]}
     assert {f"/etc/prometheus/{name}" for name in (*config["rule_files"], "prometheus.yml")} <= mounted
