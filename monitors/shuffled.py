@@ -65,7 +65,7 @@ class Examples:
     def since(self, day: int) -> Examples:
         """The examples of events from a day on, which becomes day 0."""
         kept = self.day >= day
-        return Examples(
+        found = Examples(
             self.first_ms + day * DAY_MS,
             self.day[kept] - day,
             np.where(self.label_day[kept] < 0, -1, self.label_day[kept] - day),
@@ -73,6 +73,8 @@ class Examples:
             self.score[kept],
             self.features.filter(kept),
         )
+        found.__dict__["columns"] = self.columns[day:]  # the same days, counted once
+        return found
 
     @cached_property
     def columns(self) -> list[dict[str, Column]]:

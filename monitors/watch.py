@@ -161,7 +161,8 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 DEFAULT_WATCHES: Sequence[Watch] = (
-    Watch("score", "feature.*", "null.*", detector="psi"),
+    Watch("score", "feature.*", detector="psi", confirm=7),
+    Watch("null.*", detector="psi", threshold=0.25),
     Watch("label", detector="shift", window=14, times=3.0, confirm=7),
     Watch("loss", detector="shift", window=14, reference_blocks=28, times=3.0, confirm=7),
 )

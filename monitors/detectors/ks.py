@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from monitors.detectors.base import Detector, Sample, Takes, positive
-from monitors.detectors.histograms import together
+from monitors.detectors.histograms import Bins
 from monitors.detectors.windows import Compared, Windows
 
 
@@ -27,12 +27,19 @@ class Ks(Compared):
         positive("threshold", self.threshold, 1)
 
     def build(self, categories: bool = False) -> Detector:
-        return _Ks(self, self.threshold)
+        return _Ks(self)
 
 
-class _Ks(Windows):
-    def _distance(self, before: Sequence[Sample], after: Sequence[Sample]) -> float:
-        _, one, two = together(before, after, categories=False)
+class _Ks(Windows[np.ndarray]):
+    def __init__(self, settings: Ks) -> None:
+        super().__init__(settings, settings.threshold)
+        self._bins = Bins()
+
+    def _reduced(self, sample: Sample) -> np.ndarray:
+        return self._bins.shares(sample)
+
+    def _distance(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+        _, one, two = self._bins.together(before, after)
         if not one.any() or not two.any():
             return 0.0
         return float(np.max(np.abs(np.cumsum(one) - np.cumsum(two))))

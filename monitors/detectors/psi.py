@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from monitors.detectors.base import Detector, Sample, Takes, positive, whole
-from monitors.detectors.histograms import together
+from monitors.detectors.histograms import Bins
 from monitors.detectors.windows import Compared, Windows
 
 _LEAST = 1e-4
@@ -22,13 +22,13 @@ class Psi(Compared):
 
     Numbers fall into `classes` classes of about equal share before; categories are classes, the rare ones (below 1 % on
     both sides) together. 0.1 is commonly called a small change, 0.25 a large one. It grows with the square of
-    a change: `times` = 12 is what 3.5 is to a distance.
+    a change: `times` = 10 is what about 3 is to a distance.
     """
 
     name: ClassVar[str] = "psi"
     takes: ClassVar[frozenset[Takes]] = frozenset({"number", "rate", "category"})
     threshold: float = 0.1
-    times: float = 12.0
+    times: float = 10.0
     classes: int = 10
 
     def __post_init__(self) -> None:
@@ -40,13 +40,17 @@ class Psi(Compared):
         return _Psi(self, categories)
 
 
-class _Psi(Windows):
+class _Psi(Windows[np.ndarray]):
     def __init__(self, settings: Psi, categories: bool) -> None:
         super().__init__(settings, settings.threshold)
         self._classes, self._categories = settings.classes, categories
+        self._bins = Bins(categories)
 
-    def _distance(self, before: Sequence[Sample], after: Sequence[Sample]) -> float:
-        _, one, two = together(before, after, self._categories)
+    def _reduced(self, sample: Sample) -> np.ndarray:
+        return self._bins.shares(sample)
+
+    def _distance(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+        _, one, two = self._bins.together(before, after)
         if not len(one) or not one.any() or not two.any():
             return 0.0
         if self._categories:

@@ -30,9 +30,12 @@ class Shift(Compared):
         return _Shift(self, self.threshold)
 
 
-class _Shift(Windows):
-    def _distance(self, before: Sequence[Sample], after: Sequence[Sample]) -> float:
-        one, two = ([sample.value for sample in samples] for samples in (before, after))
+class _Shift(Windows[float]):
+    def _reduced(self, sample: Sample) -> float:
+        return sample.value
+
+    def _distance(self, before: Sequence[float], after: Sequence[float]) -> float:
+        one, two = list(before), list(after)
         largest = max(map(abs, (*one, *two)))
         if not largest or min(*one, *two) == max(*one, *two):
             return 0.0

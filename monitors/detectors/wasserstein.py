@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from monitors.detectors.base import Detector, Sample, Takes, positive
-from monitors.detectors.histograms import together
+from monitors.detectors.histograms import Bins
 from monitors.detectors.windows import Compared, Windows
 
 
@@ -27,12 +27,19 @@ class Wasserstein(Compared):
         positive("threshold", self.threshold)
 
     def build(self, categories: bool = False) -> Detector:
-        return _Wasserstein(self, self.threshold)
+        return _Wasserstein(self)
 
 
-class _Wasserstein(Windows):
-    def _distance(self, before: Sequence[Sample], after: Sequence[Sample]) -> float:
-        values, one, two = together(before, after, categories=False)
+class _Wasserstein(Windows[np.ndarray]):
+    def __init__(self, settings: Wasserstein) -> None:
+        super().__init__(settings, settings.threshold)
+        self._bins = Bins()
+
+    def _reduced(self, sample: Sample) -> np.ndarray:
+        return self._bins.shares(sample)
+
+    def _distance(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> float:
+        values, one, two = self._bins.together(before, after)
         if len(values) < 2 or not one.any() or not two.any():
             return 0.0
         both = (one + two) / 2

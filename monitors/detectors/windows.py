@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 from monitors.detectors.base import Sample, SettingsError, Verdict, positive, side, whole
 
 Reference = Literal["sliding", "training"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,29 +50,32 @@ class Compared:
             raise SettingsError(f'reference={self.reference!r}: give "sliding" or "training"')
 
 
-class Windows(ABC):
-    """The latest blocks against a reference; `_distance` says how far apart two stretches are."""
+class Windows(ABC, Generic[_T]):
+    """The latest blocks against a reference; `_distance` says how far apart two stretches are.
+
+    `_reduced` makes of each block once what `_distance` wants to know of it.
+    """
 
     def __init__(self, settings: Compared, threshold: float) -> None:
         self._settings = settings
         self._threshold = threshold
-        self._recent: deque[Sample] = deque()
-        self._passed: deque[Sample] = deque(maxlen=settings.reference_blocks)
-        self._reference: tuple[Sample, ...] = ()
+        self._recent: deque[tuple[Sample, _T]] = deque()
+        self._passed: deque[tuple[Sample, _T]] = deque(maxlen=settings.reference_blocks)
         self._usual: float | None = None
+        self._refer(())
         self._beyond = 0
 
     def update(self, sample: Sample) -> Verdict | None:
-        self._recent.append(sample)
+        self._recent.append((sample, self._reduced(sample)))
         if len(self._recent) > self._settings.window:
             self._pass(self._recent.popleft())
         if len(self._reference) < self._settings.reference_blocks or len(self._recent) < self._settings.window:
             return None
-        recent = tuple(self._recent)
         if self._usual is None:
             self._usual = self._within()
         threshold = max(self._threshold, self._settings.times * self._usual)
-        verdict = Verdict(self._distance(self._reference, recent), threshold, side(self._reference), side(recent))
+        found = self._distance(self._before, [what for _, what in self._recent])
+        verdict = Verdict(found, threshold, self._side, side([sample for sample, _ in self._recent]))
         self._beyond = self._beyond + 1 if verdict.beyond else 0
         return verdict
 
@@ -91,24 +95,30 @@ class Windows(ABC):
             self._refer(tuple(self._passed))
 
     @abstractmethod
-    def _distance(self, before: Sequence[Sample], after: Sequence[Sample]) -> float:
+    def _reduced(self, sample: Sample) -> _T:
+        """What is kept of a block."""
+
+    @abstractmethod
+    def _distance(self, before: Sequence[_T], after: Sequence[_T]) -> float:
         """How far apart they are; 0 where they are alike."""
 
-    def _pass(self, sample: Sample) -> None:
+    def _pass(self, block: tuple[Sample, _T]) -> None:
         """A block leaves the window; it is a reference for those to come unless the window is under suspicion."""
         if self._beyond and self._settings.reference == "sliding":
             return
-        self._passed.append(sample)
+        self._passed.append(block)
         if self._settings.reference == "sliding" or len(self._reference) < self._settings.reference_blocks:
             self._refer(tuple(self._passed))
 
-    def _refer(self, samples: tuple[Sample, ...]) -> None:
-        self._reference = samples
+    def _refer(self, blocks: tuple[tuple[Sample, _T], ...]) -> None:
+        self._reference = blocks
+        self._before = [what for _, what in blocks]
+        self._side = side([sample for sample, _ in blocks])
         self._usual = None
 
     def _within(self) -> float:
         """How far stretches within the reference lie from the rest of it."""
-        blocks, length = self._reference, self._settings.window
+        blocks, length = self._before, self._settings.window
         starts = range(0, len(blocks) - length + 1, self._settings.step)
         found = [self._distance(blocks[:at] + blocks[at + length :], blocks[at : at + length]) for at in starts]
         return math.sqrt(math.fsum(one * one for one in found) / len(found))

@@ -63,7 +63,7 @@ def test_a_replay_brings_the_same_bytes_and_another_declaration_other_ids() -> N
     blocks = year()
     once, again = folded(blocks), folded(blocks)
     assert [to_json(one) for one in once] == [to_json(one) for one in again]
-    other = folded(blocks, *DEFAULT_WATCHES[1:], Watch("feature.*", detector="psi", classes=11))
+    other = folded(blocks, *DEFAULT_WATCHES[1:], Watch("feature.*", detector="psi", confirm=7, classes=11))
     assert once
     assert other
     assert {one.id for one in once}.isdisjoint(one.id for one in other)
