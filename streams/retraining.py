@@ -26,6 +26,7 @@ from streams.monitor import archive_folder
 from streams.pipeline import Pipeline
 from streams.routing import Routing, champion_of, fitting, patiently
 from streams.settings import Settings
+from streams.tracing import Step
 from streams.training import as_plain
 from streams.training_child import Child, Job, Result
 from streams.training_folder import Done, Ending, TrainingFolder
@@ -73,6 +74,7 @@ class Retraining:
         self._result: Result | None = None
         self._judged_against: Version | None = None
         self._tries = 0
+        self._step: Step | None = None
 
     @property
     def phase(self) -> str:
@@ -81,10 +83,11 @@ class Retraining:
             return "idle"
         return self._child.phase if self._child is not None else "judging"
 
-    def begin(self, event: RetrainEvent) -> None:
-        """Takes an event up; `poll` does the rest."""
+    def begin(self, event: RetrainEvent, traceparent: bytes | None = None) -> None:
+        """Takes an event up; `poll` does the rest. traceparent: of its record."""
         assert self.event is None
         self.event, self._result, self._tries = event, None, 0
+        self._step = self._routing.tracer.step("train", parent=traceparent, retrain=event.id, reason=event.reason)
 
     def poll(self) -> Done | None:
         """Goes on with the event; how it ended, once it has. Blocks for seconds at most, apart from the registry.
@@ -222,7 +225,8 @@ class Retraining:
         said = {"retrain": event.id, "version": version.version, "evidence": evidence}
         if not cold and current.candidate not in (None, version.version):
             said["instead_of"] = current.candidate  # which had not come to a decision
-        self._routing.change(following, kind, event.time, **said)
+        trace = self._step.traceparent if self._step else None
+        self._routing.change(following, kind, event.time, trace=trace, **said)
         self._metrics.inc("weir_rollouts_total", decision="promoted" if cold else "shadow")
         return self._finish(event, folder, version, kind, how)
 
@@ -248,6 +252,8 @@ class Retraining:
 
     def _leave(self, done: Done, how: str) -> Done:
         self._metrics.inc("weir_trainings_total", result=how)
+        if self._step is not None:
+            self._step.end("; ".join(done.reasons) or None, outcome=done.ending, version=done.version or "")
         self.event = self._result = None
         return done
 

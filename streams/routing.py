@@ -20,6 +20,7 @@ from streams.errors import WeirError
 from streams.kafka import client_config, partition_counts, producer_config
 from streams.pipeline import Pipeline
 from streams.settings import Settings
+from streams.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -35,12 +36,17 @@ class Routing:
     `settle`, which is to be called first.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, broker: str, registry: Registry) -> None:
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, broker: str, registry: Registry, tracer: Tracer | None = None
+    ) -> None:
         self._pipeline, self._settings, self._broker = pipeline, settings, broker
         self.registry = registry
         self.current: Deployment = rollout.unscored(pipeline.model)
         self.stale = True
         """Whether `current` is to be read from the registry, and published, before it is relied on."""
+        self.tracer = tracer or Tracer(pipeline.name)
+        self.traces: dict[str, bytes] = {}
+        """By version, the `traceparent` of what deployed it: what a roll-out continues, in the same process."""
         self._known: set[str] = set()
         self._base = client_config(settings, broker, f"weir-{pipeline.name}-trainer-alerts", lambda _: None)
         # told one by one: reports of success cost nothing
@@ -59,9 +65,12 @@ class Routing:
         self.stale = False
         return True
 
-    def change(self, following: Deployment, kind: str, time_ms: int, **detail: Any) -> None:
-        """Makes `following` the routing. kind, time_ms (event time), detail: of the alert.
+    def change(
+        self, following: Deployment, kind: str, time_ms: int, *, trace: bytes | None = None, **detail: Any
+    ) -> None:
+        """Makes `following` the routing. kind, time_ms (event time), detail: of the alert, `version` with them.
 
+        trace: `traceparent` of what led to it; None = what deployed the version.
         Raises RegistryError or WeirError; what was done of it is found by `settle`.
         """
         if (found := patiently(lambda: self.registry.routing(self._pipeline.model))) and found.id != self.current.id:
@@ -71,7 +80,12 @@ class Routing:
         self.tell(kind, time_ms, id=following.id, deployment=following.id, **detail)
         self.stale = True
         patiently(lambda: self.registry.set_routing(following))
-        release.publish(self._pipeline, self._settings, self._broker, following)
+        version = str(detail.get("version"))
+        parent = trace or self.traces.get(version)
+        with self.tracer.step("deploy", parent=parent, deployment=following.id, kind=kind, version=version) as step:
+            release.publish(self._pipeline, self._settings, self._broker, following, step.headers)
+        if step.traceparent is not None:
+            self.traces[version] = step.traceparent
         self.current, self.stale = following, False
         log.info("deployment published", deployment=following.id, kind=kind, **_places(following))
 

@@ -12,7 +12,7 @@ import fcntl
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -33,6 +33,7 @@ from streams.retraining import Retraining
 from streams.rollouts import Rollouts
 from streams.routing import Routing
 from streams.settings import Settings
+from streams.tracing import Tracer, traceparent_of
 from streams.training_folder import Done
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,16 @@ STATES = ("idle", "training", "gating", "shadow", "guard", "failing")
 def trainer_group(pipeline: Pipeline) -> str:
     """The consumer group of a pipeline's trainer."""
     return f"{pipeline.name}-trainer"
+
+
+class _Waiting(NamedTuple):
+    """A record of the retrain topic, in its turn. event: None = not readable, it is passed over."""
+
+    event: RetrainEvent | None
+    partition: int
+    offset: int
+    came_s: float
+    traceparent: bytes | None
 
 
 class Trainer:
@@ -64,6 +75,7 @@ class Trainer:
         *,
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
+        tracer: Tracer | None = None,
     ) -> None:
         self._pipeline, self._settings, self._metrics = pipeline, settings, metrics
         self._monotonic = monotonic
@@ -71,10 +83,10 @@ class Trainer:
         config = consumer_config(settings, base, trainer_group(pipeline))
         self._consumer = Consumer({**config, "fetch.wait.max.ms": 20} if settings.embedded_broker else config)
         self._admin = AdminClient(base)
-        self.routing = Routing(pipeline, settings, broker, release.open_registry(settings))
+        self.routing = Routing(pipeline, settings, broker, release.open_registry(settings), tracer)
         self.retraining = Retraining(where, pipeline, settings, self.routing, metrics)
         self.rollouts = Rollouts(pipeline, self.routing, metrics)
-        self._events: deque[tuple[RetrainEvent | None, int, int, float]] = deque()
+        self._events: deque[_Waiting] = deque()
         self._behind: set[tuple[str, int]] = set()
         self._offsets: dict[tuple[str, int], int] = {}
         self._blocks_read: dict[tuple[str, int], int] = {}
@@ -195,19 +207,19 @@ class Trainer:
             return True
         if not self._events:
             return False
-        event, _, _, came_s = self._events[0]
+        event, came_s = self._events[0].event, self._events[0].came_s
         if event is None:
             self._worked_off()
             return True
         if event.reason != "manual" and self.rollouts.last_end < event.time and now - came_s < _BLOCK_S:
             return False
-        self.retraining.begin(event)
+        self.retraining.begin(event, self._events[0].traceparent)
         return True
 
     def _worked_off(self) -> None:
-        event, partition, offset, _ = self._events.popleft()
-        self._offsets[self._pipeline.topics.retrain, partition] = offset + 1
-        self.worked_off += event is not None
+        done = self._events.popleft()
+        self._offsets[self._pipeline.topics.retrain, done.partition] = done.offset + 1
+        self.worked_off += done.event is not None
         self._commit()
 
     def _commit(self) -> None:
@@ -230,7 +242,7 @@ class Trainer:
         try:
             if topic == topics.retrain:
                 event = None if value is None else loop.retrain_from_json(value)
-                self._events.append((event, partition, message.offset(), self._monotonic()))
+                self._wait_for(event, message)
             elif value is None:
                 return
             elif topic == topics.blocks:
@@ -243,7 +255,11 @@ class Trainer:
                 "a record is not readable, it is left out", topic=topic, offset=message.offset(), why=str(refused)
             )
             if topic == topics.retrain:
-                self._events.append((None, partition, message.offset(), self._monotonic()))
+                self._wait_for(None, message)
+
+    def _wait_for(self, event: RetrainEvent | None, message: Any) -> None:
+        at, header = (message.partition(), message.offset()), traceparent_of(message.headers())
+        self._events.append(_Waiting(event, *at, self._monotonic(), header))
 
     def _alone(self) -> bool:
         """Whether this is the only trainer of the pipeline in its data directory; it stays so until it is closed."""

@@ -17,6 +17,7 @@ from streams.http import HttpServer
 from streams.kafka import BrokerUnavailable, waiting_for
 from streams.pipeline import Pipeline
 from streams.settings import Settings
+from streams.tracing import Tracer
 from streams.trainer import Trainer
 from streams.training import NO_TORCH
 
@@ -54,7 +55,8 @@ def run_trainer(where: str, pipeline: Pipeline, settings: Settings) -> None:
 
 async def _serve(where: str, pipeline: Pipeline, settings: Settings, broker: str) -> None:
     metrics = Metrics()
-    trainer = Trainer(where, pipeline, settings, broker, metrics=metrics)
+    tracer = Tracer.from_environment(pipeline.name)
+    trainer = Trainer(where, pipeline, settings, broker, metrics=metrics, tracer=tracer)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -77,6 +79,7 @@ async def _serve(where: str, pipeline: Pipeline, settings: Settings, broker: str
             await asyncio.to_thread(trainer.poll, 0.1)
     finally:
         await asyncio.to_thread(trainer.close)
+        await asyncio.to_thread(tracer.shutdown)
         await server.stop()
 
 

@@ -27,7 +27,7 @@ from models.rollout import Version
 from monitors.loop import Range, RetrainEvent
 from monitors.metrics import Metrics
 from streams.embedded import start_embedded
-from streams.errors import WeirError
+from streams.errors import UsageError, WeirError
 from streams.judging import work
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
@@ -617,3 +617,72 @@ def test_a_routing_that_another_hand_has_changed_is_looked_at_again(case: Case) 
     assert case.routing.settle()
     assert case.go_on().ending == "candidate"
     assert [v.version for v in case.routing.current.shadows] == [other.version, "3"]
+
+
+def test_a_retrain_events_trace_goes_on_to_the_deployment(place: tuple[Settings, str]) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from streams.tracing import Tracer, parse_traceparent
+
+    case, exporter = Case(*place), InMemorySpanExporter()
+    case.routing.tracer = tracer = Tracer(case.name, exporter)
+    header = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    case.retraining.begin(case.event("e1"), header)
+    case.go_on()
+    with Reader(case.broker, case.pipeline.topics.deployments) as reader:
+        (record,) = reader.until(lambda r: len(r.found) == 1)
+    assert tracer.shutdown(30)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert spans.keys() == {"weir.train", "weir.deploy"}
+    assert {span.context.trace_id for span in spans.values()} == {int("a" * 32, 16)}
+    assert spans["weir.train"].parent.span_id == int("b" * 16, 16)
+    assert spans["weir.deploy"].parent.span_id == spans["weir.train"].context.span_id
+    found = parse_traceparent(record.headers["traceparent"])
+    assert found is not None
+    assert found.span_id == spans["weir.deploy"].context.span_id
+    assert spans["weir.train"].attributes["weir.outcome"] == "champion"
+
+
+# The process
+
+
+def test_what_cannot_train_says_why(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    from streams import trainer_process
+
+    assert trainer_process.cannot_train(case.pipeline) == ""
+    built_in = load_pipeline(str(declare(case.settings.data_dir / "declared", f"{case.name}b", None)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert trainer_process.cannot_train(case.pipeline) == ""  # its own function may need none
+    assert "extra train" in trainer_process.cannot_train(built_in)
+    with pytest.raises(UsageError, match="extra train"):
+        trainer_process.run_trainer("b.py", built_in, case.settings)
+    monkeypatch.setattr(built_in, "retrain", None)
+    assert "declares no retrain" in trainer_process.cannot_train(built_in)
+
+
+def test_each_role_has_the_port_after_the_one_before(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    from streams import supervisor
+
+    made: list[tuple[str, dict[str, str]]] = []
+
+    class Ends:
+        def __init__(self, name: str, _: str, environment: dict[str, str]) -> None:
+            made.append((name, environment))
+
+        def tend(self, _: float) -> int:
+            return 0
+
+        def ask_to_stop(self) -> None:
+            return
+
+        def wait(self, _: float) -> None:
+            return
+
+    monkeypatch.setattr(supervisor, "Role", Ends)
+    settings = case.settings.model_copy(update={"http": "127.0.0.1:8400"})
+    assert supervisor.run_all("p", settings, ("worker", "monitor", "trainer")) == 0
+    assert made == [
+        ("worker", {}), ("monitor", {"WEIR_HTTP": "127.0.0.1:8401"}), ("trainer", {"WEIR_HTTP": "127.0.0.1:8402"}),
+    ]  # fmt: skip
