@@ -120,7 +120,7 @@ def bare(name: str, made: Stream) -> list[int]:
 def outcome(detector: str, streams: list[Stream], alarms: list[list[int]]) -> Outcome:
     """What the alarms of one detector on streams of one family and kind come to."""
     kind = streams[0].kind
-    begins = (CHANGE - (GRADUAL // 2 if kind == "gradual" else 0)) * EVENTS
+    begins = CHANGE * EVENTS - (GRADUAL * EVENTS if kind == "gradual" else EVENTS) // 2
     calm = BLOCKS * EVENTS if kind == "none" else begins
     false = sum(alarm <= calm for found in alarms for alarm in found)
     after = [next((alarm for alarm in found if alarm > begins), None) for found in alarms]
