@@ -7,13 +7,16 @@ SQLite that is still empty.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import re
+import sqlite3
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -218,11 +221,22 @@ class Registry:
     def _client(self) -> MlflowClient:
         from mlflow.tracking import MlflowClient
 
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._alone():
             warnings.simplefilter("ignore")  # the store is imported only now
-            return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            client.search_registered_models(max_results=1)  # makes the tables where there are none
+            return client
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Of several processes that open a registry on SQLite, one makes its tables, and the others wait."""
+        if self._file is None:
+            yield
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.with_name(self._file.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @staticmethod
     def _tags(client: MlflowClient, model: str) -> dict[str, str] | None:
@@ -240,6 +254,22 @@ def _import_quietly() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow.tracking  # noqa: F401
+
+
+def _create(file: Path, open_store: Callable[[str], MlflowClient]) -> None:
+    """Makes the database of a registry on SQLite: whole, or not at all.
+
+    MLflow builds it in dozens of steps. One that is killed on the way, or meets another that does the same, would leave
+    what nobody can open any more; so it is built aside, and the first one that is whole is taken.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".registry-") as folder:
+        built, whole = Path(folder) / "built.db", Path(folder) / "whole.db"
+        open_store(f"sqlite:///{built}").search_registered_models(max_results=1)
+        with closing(sqlite3.connect(built)) as source, closing(sqlite3.connect(whole)) as copy:
+            source.backup(copy)  # the store keeps its file open
+        with suppress(FileExistsError):
+            os.link(whole, file)
 
 
 def _store(client: MlflowClient, deployment: Deployment, history: list[str], tags: Mapping[str, str]) -> None:

@@ -31,7 +31,7 @@ from monitors.join_store import JoinStore, JoinStoreAway
 from monitors.loop import Drift, RetrainEvent
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
-from streams.kafka import client_config, consumer_config, partition_counts
+from streams.kafka import BrokerUnavailable, client_config, consumer_config, partition_counts
 from streams.loop_folds import LoopFolds, Outcome
 from streams.loop_outputs import CommitFailed, LoopOutputs, Plain, Record, Transactional
 from streams.loop_state import LoopState, feature_kinds
@@ -51,6 +51,7 @@ HOLD_S = 0.2
 _EMBEDDED_FETCH_MS = 20
 _DAY_MS = 24 * 3_600_000
 _FIRST = 0
+_ASK_S = 20.0
 
 
 def monitor_group(pipeline: Pipeline) -> str:
@@ -352,7 +353,7 @@ class Monitor:
     def _take_up(self, counts: dict[str, int]) -> None:
         """State, folds and positions as of the last commit."""
         wanted = [TopicPartition(topic, p) for topic in self._read_topics for p in range(counts[topic])]
-        committed: list[TopicPartition] = self._consumer.committed(wanted, timeout=20.0)
+        committed = self._committed(wanted)
         self._next = {topic: {} for topic in self._read_topics}
         for found in committed:
             if found.offset >= 0:
@@ -378,6 +379,19 @@ class Monitor:
         starts += [TopicPartition(retrain, p, end) for p, end in self._requests.items()]
         self._consumer.assign(starts)
         self._moved = self._number == _FIRST and any(self._next.values())  # it has another incarnation
+
+    def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
+        """What the group has committed. Raises BrokerUnavailable where its coordinator does not say."""
+        deadline = time.monotonic() + _ASK_S
+        while True:
+            try:
+                return list(self._consumer.committed(wanted, timeout=_ASK_S))
+            except KafkaException as exception:  # the coordinator has just changed, or still loads
+                error = exception.args[0]
+                if time.monotonic() > deadline:
+                    reason = f"the committed offsets are not to be had: {error.str()}"
+                    raise BrokerUnavailable(reason) from exception
+                time.sleep(HOLD_S)
 
     def _restore(self) -> None:
         removed = self._archive.discard_after(self._incarnation, self._number)

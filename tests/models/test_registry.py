@@ -223,3 +223,17 @@ def test_the_roles_survive_the_registry_and_a_rollback(registry, register) -> No
     back = registry.rollback("o")
     assert (back.champion, back.previous, back.first, back.candidate) == (versions[1], "1", "1", None)
     assert registry.rollback("o").shadows == ()
+
+
+def test_several_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
+    """One makes the tables while the others wait: a reader never meets half a schema."""
+    script = (
+        "import sys; from pathlib import Path; from models.registry import Registry\n"
+        "found = Registry(f'sqlite:///{sys.argv[1]}/registry.db', Path(sys.argv[1]))\n"
+        "with found._mlflow() as client: print(len(client.search_registered_models()))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in started:
+        said, errors = process.communicate(timeout=120)
+        assert (process.returncode, said.strip()) == (0, "0"), errors[-2000:]
