@@ -79,7 +79,7 @@ class LiveView:
         """An event of note: kept in view, or printed at once where there is no terminal."""
         self._notes.append((self._clock(), text))
         if not self._live:
-            self._console.print(f"{self._clock()}  {text}", highlight=False, markup=False)
+            self._console.print(f"{self._clock()}  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def update(self) -> None:
         """The view has changed."""

@@ -45,13 +45,14 @@ class Loop:
     deployments: list[Deployment] = field(default_factory=list)
     closed_ms: int = 0
     """End of the last block, ms of event time."""
-    _rolling: bool = False
+    _unsettled: bool = False
 
     def on_outcome(self, outcome: Outcome) -> list[str]:
         """A block was published. Returns what there is to say of it."""
         self.closed_ms = max(self.closed_ms, outcome.block.end)
         self.drifts += outcome.drifts
         self.retrains += outcome.retrains
+        self._unsettled = self._unsettled or bool(outcome.retrains)
         said = [f"{_day(d.time)}: {d.signal} drifts ({d.detector})" for d in outcome.drifts]
         return said + [f"{_day(e.time)}: retrain, {_why(e)}; {e.labels:,} labels" for e in outcome.retrains]
 
@@ -79,8 +80,8 @@ class Loop:
 
     @property
     def moves(self) -> bool:
-        """Whether the trainer may still do something about the blocks so far."""
-        return self._rolling or self.open is not None
+        """Whether a block has brought, or may bring, something that must take effect before the replay goes on."""
+        return self._unsettled
 
     def settled(self, trainer: Mapping[str, Any] | None, worker: Mapping[str, Any] | None) -> bool:
         """Whether the trainer has dealt with every block and event, and the worker scores with what came of it.
@@ -93,7 +94,7 @@ class Loop:
             return False
         if trainer["deployment"] and trainer["deployment"] not in {d.id for d in self.deployments}:
             return False
-        self._rolling = bool(trainer["candidate"] or trainer["previous"])
+        self._unsettled = bool(trainer["candidate"] or trainer["previous"])
         return True
 
     @property

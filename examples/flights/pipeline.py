@@ -37,6 +37,6 @@ pipeline = Pipeline(
     model="flights-delay",
     labels=Labels("flights.arrivals", Arrival, id="id", time="time", within="3d", value=lambda c: c["arr_delay"] > 15),
     blocks=Blocks(every="1d"),
-    retrain=Retrain(min_labels=30_000, cooldown="28d", max_age="45d"),
-    rollout=Rollout(rows=2_000, guard_rows=5_000, keep_first=True),
+    retrain=Retrain(min_labels=20_000, cooldown="28d", max_age="35d"),
+    rollout=Rollout(rows=2_000, guard_rows=5_000, margin=0.02, confidence=0.8, keep_first=True),
 )

@@ -67,6 +67,8 @@ def test_a_retrain_event_is_waited_for_until_its_version_scores() -> None:
     assert loop.state == "training (no champion)"
     assert not loop.settled(trainer(4), worker()), "it has not been worked off, whatever the trainer says"
     loop.on_records([Alert("champion", 4 * DAY, "x", "r3", "1")], [])
+    assert loop.open is None
+    assert loop.moves, "what came of it has not taken effect"
     assert not loop.settled(trainer(4, "x", waiting_events=1), worker("x"))
     assert not loop.settled(trainer(4, "x", retrain="r3"), worker("x"))
     assert not loop.settled(trainer(4, "x"), worker()), "the worker scores without it yet"
