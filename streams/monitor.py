@@ -11,14 +11,13 @@ where predictions have been dealt with.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from monitors import block as blocks
@@ -28,18 +27,18 @@ from monitors.block import Block
 from monitors.errors import RecordRefused
 from monitors.join import Joined
 from monitors.join_store import JoinStore, JoinStoreAway
-from monitors.loop import Drift, RetrainEvent
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
-from streams.kafka import BrokerUnavailable, client_config, consumer_config, partition_counts
+from streams.kafka import client_config, consumer_config, partition_counts
 from streams.loop_folds import LoopFolds, Outcome
 from streams.loop_outputs import CommitFailed, LoopOutputs, Plain, Record, Transactional
-from streams.loop_state import LoopState, feature_kinds
+from streams.loop_state import LoopState
+from streams.loop_tracing import Headers, LoopTraces
 from streams.monitor_metrics import MonitorMetrics
 from streams.pipeline import Pipeline
-from streams.read_topic import read_topic
-from streams.rebuild import rebuild
 from streams.settings import Settings
+from streams.take_up import read_topics, take_up
+from streams.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +49,6 @@ ARCHIVE_S = 60.0
 HOLD_S = 0.2
 _EMBEDDED_FETCH_MS = 20
 _DAY_MS = 24 * 3_600_000
-_FIRST = 0
-_ASK_S = 20.0
 
 
 def monitor_group(pipeline: Pipeline) -> str:
@@ -64,9 +61,10 @@ def archive_folder(pipeline: Pipeline, settings: Settings) -> Path:
 
 
 class _Commit(NamedTuple):
-    """What a commit will make count."""
+    """What a commit will make count. headers: of the records of drifts and retrain events, by their ids."""
 
     outcomes: list[Outcome]
+    headers: dict[str, Headers]
     archive: bool
 
 
@@ -97,6 +95,8 @@ class Monitor:
     ) -> None:
         self._pipeline = pipeline
         self._shown = MonitorMetrics(pipeline, metrics)
+        self._tracer = Tracer.from_environment(pipeline.name)
+        self._traces = LoopTraces(self._tracer)
         self._metrics = metrics
         self._on_predictions, self._on_joined, self._on_outcome = on_predictions, on_joined, on_outcome
         self._embedded = settings.embedded_broker
@@ -120,7 +120,7 @@ class Monitor:
             self._outputs = Transactional(self._base, f"weir-{pipeline.name}-monitor", lambda: self._consumer)
         self._state: LoopState
         self._folds: LoopFolds
-        self._incarnation, self._number = "", _FIRST
+        self._incarnation, self._number = "", 0
         self._next: dict[str, dict[int, int]] = {}
         self._pending: _Commit | None = None
         self._told_at = self._persisted_at = self._archived_at = time.monotonic()
@@ -143,19 +143,12 @@ class Monitor:
         """The newest block that was published."""
         return self._folds.last
 
-    @property
-    def _read_topics(self) -> list[str]:
-        topics = [self._pipeline.topics.predictions, self._pipeline.topics.dead_letters]
-        return [*topics, self._pipeline.labels.topic] if self._pipeline.labels else topics
-
     def connect(self) -> bool:
         """Takes up all partitions from where the group stands; False while a topic does not exist yet.
 
         Raises JoinStoreAway where Redis does not answer.
         """
-        own = self._pipeline.topics
-        topics = [*self._read_topics, own.blocks, own.drift, own.retrain]
-        counts = partition_counts(self._admin, topics, embedded=self._embedded)
+        counts = self._partition_counts()
         if not all(counts.values()):
             return False
         self._outputs.start()
@@ -225,8 +218,10 @@ class Monitor:
                 self._commit()
         self._consumer.close()
         self._store.close()
+        self._tracer.shutdown()
 
     def _take_predictions(self, messages: list[Any]) -> None:
+        self._traces.predictions(messages)
         taken, joined = self._state.take_predictions(messages)
         self.predictions += len(taken.new)
         self.duplicates += taken.repeated
@@ -258,8 +253,15 @@ class Monitor:
             self._tell()
 
     def _prepare(self, *, archive: bool, closed: Sequence[Block] = ()) -> _Commit:
-        outcomes = [self._folds.update(block) for block in closed]
-        return _Commit(outcomes, archive or any(outcome.retrains for outcome in outcomes))
+        return self._commit_of([self._folds.update(block) for block in closed], archive=archive)
+
+    def _commit_of(self, outcomes: list[Outcome], *, archive: bool = False) -> _Commit:
+        headers: dict[str, Headers] = {}
+        for outcome in outcomes:
+            self._traces.close(outcome.block.number)
+            headers |= self._traces.outcome(outcome.drifts, outcome.retrains)
+        # A retrain event's examples are archived before it is told of.
+        return _Commit(outcomes, headers, archive or any(outcome.retrains for outcome in outcomes))
 
     def _commit(self) -> bool:
         """Makes what is pending count. False where Redis, the disk or Kafka did not take it; it is tried again."""
@@ -270,7 +272,7 @@ class Monitor:
             if pending.archive:
                 self._archived += self._archive.flush(self._incarnation, number)
             self._store.write(self._incarnation, number, self._state.snapshot(), self._state.segment())
-            self._outputs.commit(self._records(pending.outcomes), self._offsets(number))
+            self._outputs.commit(self._records(pending), self._offsets(number))
         except (JoinStoreAway, OSError) as error:
             self._hold(str(error))
             return False
@@ -312,13 +314,13 @@ class Monitor:
             log.warning("monitoring is held", reason=reason)
         self.held = reason
 
-    def _records(self, outcomes: Sequence[Outcome]) -> list[Record]:
-        own = self._pipeline.topics
+    def _records(self, pending: _Commit) -> list[Record]:
+        own, headers = self._pipeline.topics, pending.headers
         records = []
-        for outcome in outcomes:
-            records.append(Record(own.blocks, outcome.block.id.encode(), blocks.to_json(outcome.block)))
-            records += [Record(own.drift, drift.id.encode(), loop.to_json(drift)) for drift in outcome.drifts]
-            records += [Record(own.retrain, event.id.encode(), loop.to_json(event)) for event in outcome.retrains]
+        for block, drifts, retrains in pending.outcomes:
+            records.append(Record(own.blocks, block.id.encode(), blocks.to_json(block)))
+            for topic, events in ((own.drift, drifts), (own.retrain, retrains)):
+                records += [Record(topic, e.id.encode(), loop.to_json(e), headers.get(e.id, ())) for e in events]
         return records
 
     def _offsets(self, number: int) -> list[TopicPartition]:
@@ -344,106 +346,24 @@ class Monitor:
                 self._broker_error(error.args[0])
 
     def _begin_again(self) -> None:
-        self._pending = None
         self._consumer.unassign()
         self._outputs.start()
-        topics = [*self._read_topics, self._pipeline.topics.blocks, self._pipeline.topics.drift]
-        self._take_up(partition_counts(self._admin, [*topics, self._pipeline.topics.retrain], embedded=self._embedded))
+        self._take_up(self._partition_counts())
 
     def _take_up(self, counts: dict[str, int]) -> None:
-        """State, folds and positions as of the last commit."""
-        wanted = [TopicPartition(topic, p) for topic in self._read_topics for p in range(counts[topic])]
-        committed = self._committed(wanted)
-        self._next = {topic: {} for topic in self._read_topics}
-        for found in committed:
-            if found.offset >= 0:
-                self._next[found.topic][found.partition] = found.offset
-        self._archive, self._archived = Archive(self._folder, feature_kinds(self._pipeline)), []
-        read = {topic: counts[topic] for topic in self._read_topics if topic != self._pipeline.topics.dead_letters}
-        self._state = LoopState(self._pipeline, self._archive, read)
-        self._folds = LoopFolds(self._pipeline)
-        last = self._replay(counts)
-        known = [name for found in committed if (name := _commit_name(found)) is not None]
-        if known:
-            self._incarnation, self._number = max(known, key=lambda name: name[1])
-            self._restore()
-        else:
-            self._incarnation, self._number = os.urandom(4).hex(), _FIRST
-        self._pending = (
-            _Commit([last], archive=False) if last and self._embedded and self._missing(last, counts) else None
-        )
-        starts = [
-            TopicPartition(p.topic, p.partition, p.offset if p.offset >= 0 else OFFSET_BEGINNING) for p in committed
-        ]
-        retrain = self._pipeline.topics.retrain
-        starts += [TopicPartition(retrain, p, end) for p, end in self._requests.items()]
-        self._consumer.assign(starts)
-        self._moved = self._number == _FIRST and any(self._next.values())  # it has another incarnation
+        taken = take_up(self._pipeline, self._base, self._consumer, self._store, self._folder, counts)
+        self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
+        self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions
+        self._archived = []
+        self._pending = self._commit_of([taken.unpublished]) if taken.unpublished and self._embedded else None
+        self._moved = taken.rebuilt  # what was made anew is to be kept
+        self._consumer.assign(taken.starts)
 
-    def _committed(self, wanted: list[TopicPartition]) -> list[TopicPartition]:
-        """What the group has committed. Raises BrokerUnavailable where its coordinator does not say."""
-        deadline = time.monotonic() + _ASK_S
-        while True:
-            try:
-                return list(self._consumer.committed(wanted, timeout=_ASK_S))
-            except KafkaException as exception:  # the coordinator has just changed, or still loads
-                error = exception.args[0]
-                if time.monotonic() > deadline:
-                    reason = f"the committed offsets are not to be had: {error.str()}"
-                    raise BrokerUnavailable(reason) from exception
-                time.sleep(HOLD_S)
-
-    def _restore(self) -> None:
-        removed = self._archive.discard_after(self._incarnation, self._number)
-        loaded = self._store.load(self._incarnation, self._number)
-        if loaded is not None:
-            self._state.restore(loaded)
-            log.info("taken up", commit=self._number, segments=len(loaded.segments), files_removed=removed)
-            return
-        log.error("the join's state is not in Redis, it is made anew from the topics", commit=self._number)
-        rebuild(self._pipeline, self._consumer, self._state, self._next, self._folds.last, embedded=self._embedded)
-        self._incarnation, self._number = os.urandom(4).hex(), _FIRST
-
-    def _replay(self, counts: dict[str, int]) -> Outcome | None:
-        """The folds as of what is published. Returns what the last block brought."""
+    def _partition_counts(self) -> dict[str, int]:
         own = self._pipeline.topics
-        requests: list[RetrainEvent] = []
-        self._requests = dict.fromkeys(range(counts[own.retrain]), 0)
-        self._published: set[str] = set()
-        for message in read_topic(self._base, own.retrain, counts[own.retrain]):
-            self._requests[message.partition()] = message.offset() + 1
-            self._published.add((message.key() or b"").decode(errors="replace"))
-            try:
-                event = loop.retrain_from_json(message.value() or b"")
-            except RecordRefused as error:
-                log.warning("not a retrain event", offset=message.offset(), reason=str(error))
-                continue
-            if event.reason == "manual":
-                requests.append(event)
-        found = []
-        for message in read_topic(self._base, own.blocks, counts[own.blocks]):
-            try:
-                found.append(blocks.from_json(message.value() or b""))
-            except RecordRefused as error:
-                log.warning("not a block", offset=message.offset(), reason=str(error))
-        return self._folds.replay(sorted(found, key=lambda block: block.number), requests)
-
-    def _missing(self, last: Outcome, counts: dict[str, int]) -> bool:
-        """Whether a block was published without what it brought: only where there are no transactions."""
-        drifts: set[Drift | str] = set()
-        if last.drifts:
-            drift = self._pipeline.topics.drift
-            drifts = {(m.key() or b"").decode() for m in read_topic(self._base, drift, counts[drift])}
-        return any(event.id not in self._published for event in last.retrains) or any(
-            event.id not in drifts for event in last.drifts
-        )
+        topics = [*read_topics(self._pipeline), own.blocks, own.drift, own.retrain]
+        return partition_counts(self._admin, topics, embedded=self._embedded)
 
     def _broker_error(self, error: KafkaError) -> None:
         self._metrics.inc("weir_broker_errors_total", code=error.name())
         log.warning("broker error", code=error.name(), reason=error.str())
-
-
-def _commit_name(found: TopicPartition) -> tuple[str, int] | None:
-    """(incarnation, number) of the commit that a partition's offset is of."""
-    incarnation, separator, number = (found.metadata or "").partition(":")
-    return (incarnation, int(number)) if separator and found.offset >= 0 and number.isdigit() else None

@@ -51,6 +51,7 @@ class MonitorMetrics:
             else:
                 metrics.inc("weir_monitor_labels_total", behind, result=name)
         self._before = counts
+        self._live.show(metrics)
         for side, waiting in zip(("predictions", "labels"), state.join.pending, strict=True):
             metrics.set("weir_monitor_pending_records", waiting, side=side)
         for side, topic in (("predictions", self._predictions_topic), ("labels", self._labels_topic)):
@@ -72,7 +73,6 @@ class MonitorMetrics:
             metrics.inc("weir_drift_events_total", signal=drift.signal, detector=drift.detector)
         for event in outcome.retrains:
             metrics.inc("weir_retrain_events_total", reason=event.reason)
-        self._live.show(metrics)
 
     def _joined(self, joined: Sequence[Joined]) -> None:
         self._live.update(joined)

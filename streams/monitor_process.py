@@ -75,6 +75,7 @@ def _status(pipeline: Pipeline, monitor: Monitor, waiting: dict[str, Any]) -> di
     last = None if waiting else monitor.last_block
     return {
         "pipeline": pipeline.name,
+        "role": "monitor",
         "predictions": monitor.predictions,
         "held": monitor.held,
         "block": None if last is None else {"id": last.id, "end": last.end},

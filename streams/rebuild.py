@@ -31,12 +31,9 @@ def rebuild(
     state: LoopState,
     until: Mapping[str, Mapping[int, int]],
     last: Block | None,
-    *,
-    embedded: bool,
 ) -> None:
     """Reads into `state`, which is fresh, what was committed `until` (by topic and partition). last: the newest block.
 
-    embedded: the broker cannot find a place by time: everything that it still has is read.
     Raises WeirError where nothing comes for a minute.
     """
     ends = {(topic, p): end for topic in state.clocks for p, end in until.get(topic, {}).items() if end > 0}
@@ -44,10 +41,11 @@ def rebuild(
         state.blocks.resume(last)
     closed_ms = last.end if last is not None else 0
     counted = {(t, p): o for t, found in positions_of(last).items() for p, o in found.items()} if last else {}
-    archived = state.archive.places(max(0, closed_ms - 2 * state.join.within_ms))
+    archived = state.archive.places(0)  # how far back records reach is not known before they are read
     starts = [TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in ends]
-    if last is not None and not embedded:
-        # Predictions are written when they are made, labels when they are known: neither before its event time.
+    if last is not None:
+        # Predictions are written when they are made, labels when they are known: neither before its event time. The
+        # embedded broker finds no place by time (its answer is -1), and what it still has is little.
         from_ms = max(0, last.start - state.join.within_ms)
         asked = [TopicPartition(topic, p, from_ms) for topic, p in ends]
         starts = [

@@ -1,0 +1,155 @@
+"""Where a monitor begins: state, folds and positions as of the last commit of the one before it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from monitors import block as blocks
+from monitors import loop
+from monitors.archive import Archive
+from monitors.errors import RecordRefused
+from monitors.join_store import JoinStore
+from monitors.loop import RetrainEvent
+from streams.kafka import BrokerUnavailable, Config
+from streams.loop_folds import LoopFolds, Outcome
+from streams.loop_state import LoopState, feature_kinds
+from streams.pipeline import Pipeline
+from streams.read_topic import read_topic
+from streams.rebuild import rebuild
+
+log = structlog.get_logger(__name__)
+
+_ASK_S = 20.0
+_RETRY_S = 0.2
+
+
+def read_topics(pipeline: Pipeline) -> list[str]:
+    """What a monitor reads in its group."""
+    topics = [pipeline.topics.predictions, pipeline.topics.dead_letters]
+    return [*topics, pipeline.labels.topic] if pipeline.labels else topics
+
+
+@dataclass
+class Taken:
+    """incarnation, number: of the last commit, and what its state in Redis goes by; 0 = none was made.
+
+    positions: next offsets by topic and partition. starts: where to read, retrain events by hand included.
+    unpublished: what the last block brought, where that is not on its topics: only without transactions.
+    rebuilt: the state is not that of Redis.
+    """
+
+    state: LoopState
+    folds: LoopFolds
+    incarnation: str
+    number: int = 0
+    positions: dict[str, dict[int, int]] = field(default_factory=dict)
+    starts: list[TopicPartition] = field(default_factory=list)
+    unpublished: Outcome | None = None
+    rebuilt: bool = False
+
+
+def take_up(
+    pipeline: Pipeline, base: Config, consumer: Consumer, store: JoinStore, folder: Path, counts: dict[str, int]
+) -> Taken:
+    """counts: partitions of each topic. Raises BrokerUnavailable, JoinStoreAway."""
+    own, read = pipeline.topics, read_topics(pipeline)
+    committed = _committed(consumer, [TopicPartition(topic, p) for topic in read for p in range(counts[topic])])
+    archive = Archive(folder, feature_kinds(pipeline))
+    clocked = {topic: counts[topic] for topic in read if topic != own.dead_letters}
+    taken = Taken(LoopState(pipeline, archive, clocked), LoopFolds(pipeline), os.urandom(4).hex())
+    taken.positions = {topic: {} for topic in read}
+    for found in committed:
+        if found.offset >= 0:
+            taken.positions[found.topic][found.partition] = found.offset
+    published = _Published(base, pipeline, counts)
+    last = taken.folds.replay(published.blocks(), published.requests)
+    if last is not None and not published.holds(last):
+        taken.unpublished = last
+    known = [name for found in committed if (name := _commit_name(found)) is not None]
+    if known:
+        _restore(pipeline, consumer, store, taken, max(known, key=lambda name: name[1]))
+    taken.starts = [
+        TopicPartition(p.topic, p.partition, p.offset if p.offset >= 0 else OFFSET_BEGINNING) for p in committed
+    ]
+    taken.starts += [TopicPartition(own.retrain, p, end) for p, end in published.ends.items()]
+    return taken
+
+
+def _restore(pipeline: Pipeline, consumer: Consumer, store: JoinStore, taken: Taken, commit: tuple[str, int]) -> None:
+    """State as of the commit, from Redis; from the topics, as another incarnation, where Redis does not have it."""
+    incarnation, number = commit
+    removed = taken.state.archive.discard_after(incarnation, number)
+    loaded = store.load(incarnation, number)
+    if loaded is not None:
+        taken.incarnation, taken.number = incarnation, number
+        taken.state.restore(loaded)
+        log.info("taken up", commit=number, segments=len(loaded.segments), files_removed=removed)
+        return
+    log.error("the join's state is not in Redis, it is made anew from the topics", commit=number)
+    rebuild(pipeline, consumer, taken.state, taken.positions, taken.folds.last)
+    taken.rebuilt = True
+
+
+class _Published:
+    """What is on the loop's topics. requests: retrain events by hand; ends: of the retrain topic, by partition."""
+
+    def __init__(self, base: Config, pipeline: Pipeline, counts: dict[str, int]) -> None:
+        self._base, self._topics, self._counts = base, pipeline.topics, counts
+        self.requests: list[RetrainEvent] = []
+        self.ends = dict.fromkeys(range(counts[self._topics.retrain]), 0)
+        self._retrains: set[str] = set()
+        for message in read_topic(base, self._topics.retrain, counts[self._topics.retrain]):
+            self.ends[message.partition()] = message.offset() + 1
+            try:
+                event = loop.retrain_from_json(message.value() or b"")
+            except RecordRefused as error:
+                log.warning("not a retrain event", offset=message.offset(), reason=str(error))
+                continue
+            self._retrains.add(event.id)
+            if event.reason == "manual":
+                self.requests.append(event)
+
+    def blocks(self) -> list[blocks.Block]:
+        """In their order; one that was published twice comes twice."""
+        found = []
+        for message in read_topic(self._base, self._topics.blocks, self._counts[self._topics.blocks]):
+            try:
+                found.append(blocks.from_json(message.value() or b""))
+            except RecordRefused as error:
+                log.warning("not a block", offset=message.offset(), reason=str(error))
+        return sorted(found, key=lambda block: block.number)
+
+    def holds(self, outcome: Outcome) -> bool:
+        """Whether what a block brought was published with it."""
+        if any(event.id not in self._retrains for event in outcome.retrains):
+            return False
+        if not outcome.drifts:
+            return True
+        messages = read_topic(self._base, self._topics.drift, self._counts[self._topics.drift])
+        known = {message.key() for message in messages}
+        return all(drift.id.encode() in known for drift in outcome.drifts)
+
+
+def _committed(consumer: Consumer, wanted: list[TopicPartition]) -> list[TopicPartition]:
+    """What the group has committed. Raises BrokerUnavailable where its coordinator does not say."""
+    deadline = time.monotonic() + _ASK_S
+    while True:
+        try:
+            return list(consumer.committed(wanted, timeout=_ASK_S))
+        except KafkaException as exception:  # the coordinator has just changed, or still loads
+            error = exception.args[0]
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"the committed offsets are not to be had: {error.str()}") from exception
+            time.sleep(_RETRY_S)
+
+
+def _commit_name(found: TopicPartition) -> tuple[str, int] | None:
+    """(incarnation, number) of the commit that a partition's offset is of."""
+    incarnation, separator, number = (found.metadata or "").partition(":")
+    return (incarnation, int(number)) if separator and found.offset >= 0 and number.isdigit() else None
