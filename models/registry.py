@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -223,8 +224,10 @@ class Registry:
 
         with warnings.catch_warnings(), self._alone():
             warnings.simplefilter("ignore")  # the store is imported only now
+            if self._file is not None and not self._file.exists():
+                _create(self._file, lambda uri: MlflowClient(tracking_uri=uri, registry_uri=uri))
             client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            client.search_registered_models(max_results=1)  # makes the tables where there are none
+            client.search_registered_models(max_results=1)  # looks at the tables, which a newer MLflow may have changed
             return client
 
     @contextmanager
@@ -257,19 +260,18 @@ def _import_quietly() -> None:
 
 
 def _create(file: Path, open_store: Callable[[str], MlflowClient]) -> None:
-    """Makes the database of a registry on SQLite: whole, or not at all.
+    """Makes the database of a registry on SQLite: whole, or not at all. Called by one process at a time.
 
-    MLflow builds it in dozens of steps. One that is killed on the way, or meets another that does the same, would leave
-    what nobody can open any more; so it is built aside, and the first one that is whole is taken.
+    MLflow builds it in dozens of steps; a process that is killed on the way would leave what nobody can open any more.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".registry-") as folder:
-        built, whole = Path(folder) / "built.db", Path(folder) / "whole.db"
+    for left in file.parent.glob(f".{file.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as folder:
+        built, whole = Path(folder) / "built", Path(folder) / "whole"
         open_store(f"sqlite:///{built}").search_registered_models(max_results=1)
         with closing(sqlite3.connect(built)) as source, closing(sqlite3.connect(whole)) as copy:
-            source.backup(copy)  # the store keeps its file open
-        with suppress(FileExistsError):
-            os.link(whole, file)
+            source.backup(copy)  # the store keeps its own file open
+        whole.replace(file)
 
 
 def _store(client: MlflowClient, deployment: Deployment, history: list[str], tags: Mapping[str, str]) -> None:

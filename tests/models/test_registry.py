@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -237,3 +238,30 @@ def test_several_processes_may_open_a_new_registry_at_once(tmp_path: Path) -> No
     for process in started:
         said, errors = process.communicate(timeout=120)
         assert (process.returncode, said.strip()) == (0, "0"), errors[-2000:]
+
+
+def test_a_process_that_dies_while_it_makes_a_registry_leaves_none(tmp_path: Path) -> None:
+    """Killed at the first sign of a file, and a while later: who comes next makes it anew, and clears up."""
+    uri = f"sqlite:///{tmp_path}/data/registry.db"
+    script = "\n".join(
+        (
+            "from pathlib import Path",
+            "from models import registry, rollout",
+            f"registry.Registry({uri!r}, Path('.')).set_routing(rollout.unscored('a'))",
+        )
+    )
+    for pause_s in (0.0, 0.4):
+        making = subprocess.Popen([sys.executable, "-c", script])
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("data/.registry.db-*/built")):
+            assert making.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(pause_s)
+        making.kill()
+        making.wait()
+        (tmp_path / "data" / "registry.db").unlink(missing_ok=True)  # it was quicker than the kill
+    registry = Registry(uri, tmp_path)
+    registry.set_routing(rollout.unscored("a"))
+    assert registry.routing("a") == rollout.unscored("a")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["registry.db", "registry.db.lock"]
