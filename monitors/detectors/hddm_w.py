@@ -18,7 +18,7 @@ class HddmW(Fed):
 
     name: ClassVar[str] = "hddm_w"
     takes: ClassVar[frozenset[Takes]] = frozenset({"rate"})
-    confidence: float = 0.001
+    confidence: float = 0.0001
     weight: float = 0.01
 
     def __post_init__(self) -> None:
