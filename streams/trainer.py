@@ -174,7 +174,9 @@ class Trainer:
             self._again_s = now + self._pause_s
             self._pause_s = min(2 * self._pause_s, _PAUSE_S[1])
         else:
-            self.failing, self._pause_s = "", _PAUSE_S[0]
+            self.failing = ""
+            if self.retraining.event is None:  # a training that fails anew is tried again later and later
+                self._pause_s = _PAUSE_S[0]
         self._show()
 
     def close(self) -> None:
