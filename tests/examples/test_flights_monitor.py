@@ -180,6 +180,39 @@ def test_records_that_are_neither_labels_nor_predictions_are_passed_over(rig: Ri
     assert rig.metrics.value("weir_monitor_labels_total", result="invalid") == 1
 
 
+def test_of_labels_that_contradict_each_other_the_first_counts(rig: Rig) -> None:
+    rig.predict("a", 0)
+    rig.label("a", 20.0)
+    rig.label("a", 5.0, hour=6)
+    rig.label("a", 30.0, hour=7)
+    rig.until(lambda: rig.monitor.counts.duplicate == 2)
+    assert [row.label.value for row in rig.joined if row.label] == [1.0]
+    assert rig.monitor.counts.conflicting == 1
+
+
+def test_a_label_for_an_unknown_id_is_counted_once_predictions_have_passed_it(rig: Rig) -> None:
+    rig.label("nobody asked", 20.0)
+    rig.predict("later", 0, hour=100)
+    rig.until(lambda: rig.monitor.counts.unmatched == 1)
+
+
+def test_a_full_disk_holds_the_monitor_until_there_is_room(rig: Rig) -> None:
+    rig.folder.write_text("a file where the archive should be")
+    rig.predict("a", 0)
+    rig.label("a", 20.0)
+    rig.until(lambda: len(rig.joined) == 1)
+    rig.monitor.flush()
+    assert rig.monitor.held
+    rig.predict("b", 1)
+    for _ in range(3):
+        rig.monitor.poll(0.02)
+    assert rig.monitor.predictions == 1  # nothing is read meanwhile
+    rig.folder.unlink()
+    rig.until(lambda: rig.monitor.predictions == 2)
+    assert not rig.monitor.held
+    assert pl.read_parquet(rig.folder / "*.parquet")["id"].to_list() == ["a"]
+
+
 def test_a_prediction_is_given_up_when_labels_have_passed_its_time(rig: Rig) -> None:
     rig.predict("a", 0)
     rig.predict("later", 1, hour=100)

@@ -116,18 +116,21 @@ class Looping:
         found = self.role("trainer").status()
         return str(found.get("retrain") or "") if found.get("state") in ("training", "judging") else ""
 
+    def working_off(self) -> bool:
+        """Whether a retrain event has not come to its version yet."""
+        events = {event.id for event in self.retrains()}
+        return not events <= set(map(self._retrain_of, self._versions()))
+
     def settled(self, within_s: float = 240.0) -> None:
-        """Waits until all that was sent has been read, and every retrain event worked off."""
+        """Waits until all that was sent is in a block, and every retrain event worked off."""
         self._producer.flush(60)
         last = max(json.loads(r.value or b"")["ts"] for r in self.records[: self.sent])
         number = (last - 2 * loop_pipeline.DELAY_MS) // BLOCK_MS - 1
 
         def done() -> bool:
             numbers = [found.number for found in self.blocks()]
-            state = self.role("trainer").status().get("state")
-            known = [name for name in (self._retrain_of(v) for v in self._versions()) if name]
-            worked_off = {event.id for event in self.retrains()} <= set(known)
-            return max(numbers, default=-1) >= number and state == "idle" and worked_off
+            idle = self.role("trainer").status().get("retrain", "") is None
+            return max(numbers, default=-1) >= number and idle and not self.working_off()
 
         wait(done, within_s, lambda: f"not settled: {[m.status() for m in self.fleet.members]}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 from tests.faults.looping import ROLES, Looping
 from tests.faults.system import Grounds
@@ -13,22 +14,25 @@ _FAULT = "monitor, trainer and worker kill -9 around a drift"
 
 @scenario("loop-kill", _FAULT, short=3, long=20, lasts=200)
 def loop_kill(grounds: Grounds, count: int) -> Row:
-    """Kills spread over the feed, in turns; the trainer's come, as long as they can, while it trains."""
+    """Kills spread over the feed, in turns; the trainer's come, once for each event, while it trains.
+
+    The feed waits for trainings, which take longer than hours of its time.
+    """
     row = Row(_FAULT, count)
     draw = random.Random(count)
-    killed, in_training = 0, set()
+    killed = 0
+    in_training: set[str] = set()
     with Looping(grounds) as system:
-        while system.send(draw.uniform(0.2, 1.5)):
-            if killed * len(system.records) >= count * system.sent:
-                continue
-            role = ROLES[(killed + 1) % len(ROLES)]
-            if role == "trainer":
-                training = system.training()
-                if training in in_training:
-                    continue  # an event is taken up again once
-                in_training |= {training} - {""}
-            system.kill(role)
-            killed += 1
+        while system.working_off() or system.send(draw.uniform(0.2, 1.5)):
+            training = system.training()
+            if training and training not in in_training:
+                time.sleep(draw.uniform(0.0, 4.0))
+                system.kill("trainer")
+                in_training.add(training)
+                killed += 1
+            elif not training and killed * len(system.records) < count * system.sent:
+                system.kill(ROLES[killed % len(ROLES)])
+                killed += 1
         system.settled()
         row.notes.append(f"{killed} kills, {len(in_training)} of them in a training")
         if not in_training:
