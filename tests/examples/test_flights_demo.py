@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from examples.flights.data import Flights
 from examples.flights.demo import span
 from examples.flights.loop import Alert, Loop
 from examples.flights.pipeline import pipeline
@@ -173,16 +176,27 @@ def demo(tmp_path: Path, *arguments: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_month_runs_through_everything_and_nothing_is_lost(tmp_path: Path) -> None:
-    run = subprocess.run(demo(tmp_path, "--months", "1"), cwd=ROOT, capture_output=True, text=True, timeout=110)
+@pytest.mark.timeout(300)
+def test_a_month_begins_cold_and_its_first_model_scores_from_the_same_event_on_in_every_run(tmp_path: Path) -> None:
+    arguments = demo(tmp_path, "--months", "1", "--keep")
+    run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["predictions"] == found["unscored"] == 27_004
-    assert (found["drift_events"], found["retrain_events"], found["promotions"]) == (0, 0, [])
+    assert found["predictions"] == 27_004
     assert (found["lost"], found["duplicated"], found["dead_letters"]) == (0, 0, 0)
-    assert "no model yet" in run.stderr
+    (retrain,) = found["retrains"]
+    assert retrain["reason"] == "no_champion"
+    assert retrain["labels"] >= 20_000
+    assert [(p["version"], p["retrain"], p["reason"]) for p in found["promotions"]] == [
+        ("1", retrain["id"], "no_champion")
+    ]
+    since = int(datetime.fromisoformat(retrain["date"] + "T05:00+00:00").timestamp() * 1000)
+    assert found["unscored"] == Flights(1, 1).requests_before(since)
+    rows = pl.read_parquet(tmp_path / "out" / "data" / "archive" / "flights" / "*.parquet")
+    assert rows.filter(pl.col("time") < since)["score"].null_count() == found["unscored"]
+    assert set(rows.filter(pl.col("time") >= since)["version"]) == {"1"}
     assert "Traceback" not in run.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["logs", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["data", "logs", "report.html"]
 
 
 @pytest.mark.slow
