@@ -6,19 +6,26 @@ import time
 from collections.abc import Callable, Mapping
 
 IDLE_S = 5.0
+LONGEST_S = 60.0
 
 
 class Clock:
     """The event time up to which a topic of `partitions` partitions has been read, ms; −1 = nothing yet.
 
-    It is the least of its partitions'. One that has been at its end for `idle_s` without a record does not hold the
-    others up; nor does one at its end that never had any.
+    It is the least of its partitions'. One that is idle does not hold the others up: at its end for `idle_s`, or
+    without any record so far, and nothing is to come (`waits` says whether something is; after a minute it does not
+    matter).
     """
 
     def __init__(
-        self, partitions: int, *, idle_s: float = IDLE_S, monotonic: Callable[[], float] = time.monotonic
+        self,
+        partitions: int,
+        *,
+        idle_s: float = IDLE_S,
+        waits: Callable[[int], bool] = lambda _: False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._partitions, self._idle_s, self._monotonic = partitions, idle_s, monotonic
+        self._partitions, self._idle_s, self._waits, self._monotonic = partitions, idle_s, waits, monotonic
         self._times: dict[int, int] = {}
         self._ended: dict[int, float] = {}
 
@@ -40,11 +47,15 @@ class Clock:
         self._ended.setdefault(partition, self._monotonic())
 
     def now(self) -> int:
-        waited = self._monotonic() - self._idle_s
         times = self._times
-        behind = [
-            times.get(p, -1)
-            for p in range(self._partitions)
-            if not (p in self._ended and (p not in times or self._ended[p] <= waited))
-        ]
+        behind = [times.get(p, -1) for p in range(self._partitions) if not self._idle(p)]
         return min(behind) if behind else max(times.values(), default=-1)
+
+    def _idle(self, partition: int) -> bool:
+        ended = self._ended.get(partition)
+        if ended is None:
+            return False
+        waited_s = self._monotonic() - ended
+        if partition in self._times and waited_s < self._idle_s:
+            return False
+        return waited_s >= LONGEST_S or not self._waits(partition)

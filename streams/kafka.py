@@ -110,6 +110,11 @@ def producer_config(base: Config) -> Config:
     }
 
 
+def worker_group(pipeline: Pipeline) -> str:
+    """The consumer group of a pipeline's workers."""
+    return f"{pipeline.name}-worker"
+
+
 def waiting_for(broker: str) -> str:
     """What a process says while no broker has answered it yet."""
     return f"waiting for Kafka at {broker}"

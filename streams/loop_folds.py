@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from monitors.drift import DriftFold, Statistic
-
 from monitors.block import Block
+from monitors.drift import DriftFold, Statistic
 from monitors.loop import Drift, RetrainEvent
 from monitors.policy import RetrainFold
 from streams.loop_state import feature_kinds

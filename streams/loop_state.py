@@ -7,7 +7,7 @@ how far the clocks are. `snapshot` and the segment of what is new hold it; `rest
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +61,16 @@ class Taken:
 class LoopState:
     """The join, the open blocks, the archive's next rows. Not for several threads.
 
-    partitions: of each topic that is read.
+    partitions: of each topic that is read. waits: whether events of a partition still wait for their predictions.
     """
 
-    def __init__(self, pipeline: Pipeline, archive: Archive, partitions: dict[str, int]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        archive: Archive,
+        partitions: dict[str, int],
+        waits: Callable[[int], bool] = lambda _: False,
+    ) -> None:
         kinds = feature_kinds(pipeline)
         self._predictions_topic = pipeline.topics.predictions
         self._labels_topic = pipeline.labels.topic if pipeline.labels else None
@@ -82,7 +88,10 @@ class LoopState:
         self.counts_from: int | None = None
         """Where set: what is of an event time below counts in no block (ms)."""
         self.seen = SeenOffsets()
-        self.clocks = {topic: Clock(n) for topic, n in partitions.items()}
+        self.clocks = {
+            topic: Clock(n, waits=waits) if topic == self._predictions_topic else Clock(n)
+            for topic, n in partitions.items()
+        }
         self._segments = Segments()
         self._new_predictions: dict[tuple[int, int], bytes] = {}
         self._new_labels: dict[str, Label] = {}

@@ -29,7 +29,7 @@ from monitors.join import Joined
 from monitors.join_store import JoinStore, JoinStoreAway
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
-from streams.kafka import client_config, consumer_config, partition_counts
+from streams.kafka import client_config, consumer_config, partition_counts, worker_group
 from streams.loop_folds import LoopFolds, Outcome
 from streams.loop_outputs import CommitFailed, LoopOutputs, Plain, Record, Transactional
 from streams.loop_state import LoopState
@@ -37,6 +37,7 @@ from streams.loop_tracing import Headers, LoopTraces
 from streams.monitor_metrics import MonitorMetrics
 from streams.pipeline import Pipeline
 from streams.settings import Settings
+from streams.source_lag import SourceLag
 from streams.take_up import read_topics, take_up
 from streams.tracing import Tracer
 
@@ -113,6 +114,8 @@ class Monitor:
             {**config, "fetch.wait.max.ms": _EMBEDDED_FETCH_MS} if settings.embedded_broker else config
         )
         self._admin = AdminClient(self._base)
+        workers = consumer_config(settings, self._base, worker_group(pipeline))
+        self._source_lag = SourceLag(workers, pipeline.lead.topic)
         self._outputs: LoopOutputs
         if self._embedded:
             self._outputs = Plain(self._base, lambda: self._consumer)
@@ -217,6 +220,7 @@ class Monitor:
                 self._pending = self._prepare(archive=True, closed=closed)
                 self._commit()
         self._consumer.close()
+        self._source_lag.close()
         self._store.close()
         self._tracer.shutdown()
 
@@ -351,7 +355,9 @@ class Monitor:
         self._take_up(self._partition_counts())
 
     def _take_up(self, counts: dict[str, int]) -> None:
-        taken = take_up(self._pipeline, self._base, self._consumer, self._store, self._folder, counts)
+        taken = take_up(
+            self._pipeline, self._base, self._consumer, self._store, self._folder, counts, self._source_lag.waits
+        )
         self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
         self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions
         self._archived = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,14 +56,20 @@ class Taken:
 
 
 def take_up(
-    pipeline: Pipeline, base: Config, consumer: Consumer, store: JoinStore, folder: Path, counts: dict[str, int]
+    pipeline: Pipeline,
+    base: Config,
+    consumer: Consumer,
+    store: JoinStore,
+    folder: Path,
+    counts: dict[str, int],
+    waits: Callable[[int], bool],
 ) -> Taken:
-    """counts: partitions of each topic. Raises BrokerUnavailable, JoinStoreAway."""
+    """counts: partitions of each topic. waits: see LoopState. Raises BrokerUnavailable, JoinStoreAway."""
     own, read = pipeline.topics, read_topics(pipeline)
     committed = _committed(consumer, [TopicPartition(topic, p) for topic in read for p in range(counts[topic])])
     archive = Archive(folder, feature_kinds(pipeline))
     clocked = {topic: counts[topic] for topic in read if topic != own.dead_letters}
-    taken = Taken(LoopState(pipeline, archive, clocked), LoopFolds(pipeline), os.urandom(4).hex())
+    taken = Taken(LoopState(pipeline, archive, clocked, waits), LoopFolds(pipeline), os.urandom(4).hex())
     taken.positions = {topic: {} for topic in read}
     for found in committed:
         if found.offset >= 0:

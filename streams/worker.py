@@ -39,6 +39,7 @@ from streams.kafka import (
     producer_config,
     session_ms,
     transactional_config,
+    worker_group,
 )
 from streams.offsets import Offsets
 from streams.outputs import Outputs
@@ -166,7 +167,7 @@ class Worker:
         ids = TopicIds(None if self.settings.embedded_broker else AdminClient(self._base), topics)
         await asyncio.to_thread(ids.changed)
         outputs = await asyncio.to_thread(self._open_outputs)
-        group = f"{self.pipeline.name}-worker"
+        group = worker_group(self.pipeline)
         static = None if self.settings.embedded_broker else f"{self.pipeline.name}-{self._instance.name}"
         intake = Intake(
             consumer_config(self.settings, self._base, group, static),

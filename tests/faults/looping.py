@@ -116,6 +116,12 @@ class Looping:
         found = self.role("trainer").status()
         return str(found.get("retrain") or "") if found.get("state") in ("training", "judging") else ""
 
+    def ahead(self) -> bool:
+        """Whether the feed is so far ahead of the blocks that what is decided would come too late for it."""
+        newest = max((found.number for found in self.blocks()), default=loop_pipeline.START_MS // BLOCK_MS - 1)
+        sent = self.records[max(0, self.sent - 1)].timestamp // BLOCK_MS
+        return sent > newest + 2
+
     def working_off(self) -> bool:
         """Whether a retrain event has not come to its version yet."""
         events = {event.id for event in self.retrains()}

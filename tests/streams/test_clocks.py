@@ -64,3 +64,20 @@ def test_it_is_taken_up_again() -> None:
     after = Clock(2)
     after.restore(before.times)
     assert after.now() == 30
+
+
+def test_a_partition_whose_events_wait_for_a_worker_is_not_idle() -> None:
+    hands, waiting = Hands(), {0: False, 1: True}
+    clock = Clock(2, idle_s=5, waits=waiting.__getitem__, monotonic=hands)
+    clock.advance(0, 50)
+    clock.at_end(1)
+    assert clock.now() == -1
+    clock.advance(1, 10)
+    clock.at_end(1)
+    hands.now += 20
+    assert clock.now() == 10
+    waiting[1] = False
+    assert clock.now() == 50
+    waiting[1] = True
+    hands.now += 45  # a minute: whatever waits there is waited for no longer
+    assert clock.now() == 50

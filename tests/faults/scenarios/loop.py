@@ -16,14 +16,14 @@ _FAULT = "monitor, trainer and worker kill -9 around a drift"
 def loop_kill(grounds: Grounds, count: int) -> Row:
     """Kills spread over the feed, in turns; the trainer's come, once for each event, while it trains.
 
-    The feed waits for trainings, which take longer than hours of its time.
+    The feed waits for blocks and trainings, which take longer than hours of its time.
     """
     row = Row(_FAULT, count)
     draw = random.Random(count)
     killed = 0
     in_training: set[str] = set()
     with Looping(grounds) as system:
-        while system.working_off() or system.send(draw.uniform(0.2, 1.5)):
+        while system.ahead() or system.working_off() or system.send(draw.uniform(0.2, 1.0)):
             training = system.training()
             if training and training not in in_training:
                 time.sleep(draw.uniform(0.0, 4.0))
