@@ -75,7 +75,7 @@ def run(
             target.watermark(pause_at, target.partitions)  # those without events, too, have come so far
             report(target.progress("paused", pause_at))
             while not go_on():
-                target.watermark(pause_at)  # a sign of life: a worker takes up a new model between two rounds
+                target.sign_of_life(pause_at)  # a worker takes up a new model between two rounds
             start = None
         now = time.monotonic()
         if speed is not None:

@@ -78,6 +78,14 @@ class Replay:
         self._since_watermark += 1
         self._last_ms = event.time
 
+    def sign_of_life(self, time_ms: int) -> None:
+        """Says once more that nothing is older than `time_ms`, not among the requests, whose offsets stay the same
+        however often."""
+        headers: Headers = [(WATERMARK, str(time_ms).encode())]
+        for partition in sorted(set(self._partition_of.values())):
+            self._produce(len(TOPICS) - 1, partition, time_ms, headers=headers)
+        self._producer.poll(0)
+
     def watermark(self, time_ms: int, partitions: Iterable[int] | None = None) -> None:
         """Promises, on `partitions` (default: those in use), that no later record is older than `time_ms`."""
         self._since_watermark = 0

@@ -166,10 +166,11 @@ def test_while_it_is_paused_nothing_is_sent_but_signs_of_life(embedded: Embedded
 
     heard: list[Progress] = []
     run(events, target, pauses=[cut], report=heard.append, go_on=go_on)
+    signs = [sum(mark(record) == cut for record in read(embedded.broker, topic)[2]) for topic in TOPICS]
+    assert signs == [1, 1, 3]
     before = sum(1 for e in events if e.time < cut)
     assert [sent for sent, _ in seen] == [before] * 3
-    first = seen[0][1]
-    assert [offset for _, offset in seen] == [first, first + 1, first + 2]  # a watermark each time
+    assert len({offset for _, offset in seen}) == 1, "where a request lies does not tell how long the pause was"
     paused = next(p for p in heard if p.state == "paused")
     assert (paused.time, sum(paused.sent)) == (cut, before)
     assert sum(heard[-1].sent) == len(events)
