@@ -79,7 +79,7 @@ def records() -> list[Record]:
     users = draw.integers(0, 300, n)
     amounts = np.round(draw.lognormal(3.0, 0.8, n), 2)
     amounts[times >= START_MS + DRIFT_BLOCK * BLOCK_MS] *= 3
-    frauds = draw.random(n) < 1 / (1 + np.exp(-(np.log(amounts) - 3.5)))
+    frauds = draw.random(n) < 1 / (1 + np.exp(-3 * (np.log(amounts) - 3.5)))
     made: list[tuple[int, int, Record]] = []
     for i in range(n):
         key, ts = f"u{users[i]:03d}", int(times[i])

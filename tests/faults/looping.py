@@ -7,12 +7,15 @@ import time
 import uuid
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import polars as pl
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
+from loadtest.kafka import KafkaCluster
 from monitors import block, loop
 from monitors.block import Block
 from streams import release
@@ -24,7 +27,7 @@ from streams.read_topic import read_topic
 from tests.faults import loop_pipeline
 from tests.faults.fleet import Fleet, Member
 from tests.faults.loop_pipeline import BLOCK_MS, PARTITIONS
-from tests.faults.system import Grounds, wait
+from tests.faults.system import wait
 from tests.faults.table import Row
 from tests.integration.models import settings_of
 from tests.integration.tape import Record
@@ -35,10 +38,18 @@ ROLES = ("worker", "monitor", "trainer")
 _PER_S = 800
 
 
+class Ground(Protocol):
+    """What it stands on: brokers, and a folder."""
+
+    folder: Path
+    kafka: KafkaCluster
+    admin: AdminClient
+
+
 class Looping:
     """The pipeline's processes and its feed. As a context manager: all of them run on entry, and are gone on exit."""
 
-    def __init__(self, grounds: Grounds) -> None:
+    def __init__(self, grounds: Ground) -> None:
         self.grounds = grounds
         self.name = f"loop-{uuid.uuid4().hex[:6]}"
         self.folder = grounds.folder / self.name
@@ -50,7 +61,7 @@ class Looping:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            path = loop_pipeline.write(self.name, self.folder)
+            self.path = path = loop_pipeline.write(self.name, self.folder)
             self.pipeline = load_pipeline(str(path))
             assert self.pipeline.labels is not None
             self.topics = [self.name, self.pipeline.labels.topic]
@@ -65,7 +76,7 @@ class Looping:
             settings = {
                 "WEIR_BROKER": kafka,
                 "WEIR_REDIS": self.redis.url,
-                "WEIR_REPLICATION": "3",
+                "WEIR_REPLICATION": str(min(3, len(self.grounds.kafka.nodes))),
                 "WEIR_COMMIT_INTERVAL": "250",
                 "WEIR_REGISTRY": f"sqlite:///{data}/registry.db",
             }
