@@ -11,12 +11,13 @@ commit is of one that never came.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from msgspec.structs import astuple
 
 from monitors.join import Joined
 from monitors.predictions import Kinds
@@ -39,7 +40,7 @@ class Archive:
         self._folder = folder
         self._rows = rows
         self._waiting: list[Joined] = []
-        self._columns = _columns(kinds)
+        self._schema = _schema(kinds)
         self._commit: tuple[str, int] = ("", 0)
         self._part = 0
         self.written = 0
@@ -110,8 +111,7 @@ class Archive:
 
     def _write(self, rows: Sequence[Joined], name: str) -> None:
         frame = pl.DataFrame(
-            {name: [get(row) for row in rows] for name, (get, _) in self._columns.items()},
-            schema={name: dtype for name, (_, dtype) in self._columns.items()},
+            dict(zip(self._schema, _columns(rows), strict=True)), schema=self._schema, nan_to_null=False, strict=True
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         fresh = self._folder / f"{name}.new"
@@ -127,30 +127,27 @@ def place_of(row: Joined) -> Place:
     return Place(prediction.source.partition, prediction.source.offset, prediction.time)
 
 
-_Column = tuple[Callable[[Joined], Any], Any]
-
-
-def _columns(kinds: Kinds) -> dict[str, _Column]:
+def _schema(kinds: Kinds) -> dict[str, Any]:
     text, whole, real = pl.String(), pl.Int64(), pl.Float64()
-    columns: dict[str, _Column] = {
-        "id": (attrgetter("prediction.id"), text),
-        "key": (attrgetter("prediction.key"), text),
-        "time": (attrgetter("prediction.time"), whole),
-        "partition": (attrgetter("prediction.source.partition"), pl.Int32()),
-        "offset": (attrgetter("prediction.source.offset"), whole),
-        **{name: (attrgetter(f"prediction.{name}"), text) for name in ("model", "version", "arm", "deployment")},
-        "score": (_score, real),
-        "label": (lambda row: None if row.label is None else row.label.value, real),
-        "label_time": (lambda row: None if row.label is None else row.label.time, whole),
-    }
-    for name, kind in kinds.items():
-        columns[f"feature.{name}"] = (
-            attrgetter(f"prediction.features.{name}"),
-            text if kind == "category" else pl.Float32(),
-        )
-    return columns
+    features = {f"feature.{name}": text if kind == "category" else pl.Float32() for name, kind in kinds.items()}
+    return {
+        "id": text, "key": text, "time": whole, "partition": pl.Int32(), "offset": whole,
+        **dict.fromkeys(("model", "version", "arm", "deployment"), text),
+        "score": real, "label": real, "label_time": whole, **features,
+    }  # fmt: skip
 
 
-def _score(row: Joined) -> float | None:
-    score = row.prediction.score
-    return None if isinstance(score, list) else score
+def _columns(rows: Sequence[Joined]) -> list[Sequence[Any]]:
+    """The values of `_schema`, column by column."""
+    predictions = [row.prediction for row in rows]
+    sources = list(map(attrgetter("source"), predictions))
+    labels = [row.label for row in rows]
+    return [
+        *(list(map(attrgetter(name), predictions)) for name in ("id", "key", "time")),
+        *(list(map(attrgetter(name), sources)) for name in ("partition", "offset")),
+        *(list(map(attrgetter(name), predictions)) for name in ("model", "version", "arm", "deployment")),
+        [None if isinstance(score, list) else score for score in map(attrgetter("score"), predictions)],
+        [None if label is None else label.value for label in labels],
+        [None if label is None else label.time for label in labels],
+        *zip(*(astuple(prediction.features) for prediction in predictions), strict=True),
+    ]

@@ -67,6 +67,8 @@ class LabelJoin:
         self._waiting = 0
         self.forgotten: list[str] = []
         """Ids whose labels have been forgotten since the caller last cleared it."""
+        self.kept: list[Label] = []
+        """Those of the labels last taken in that were the first of their ids."""
         self.told: list[tuple[str, int]] = []
         """Labels that `counts` counted beside matches, each with its event time, since the caller last cleared it."""
         self.counts = JoinCounts()
@@ -90,8 +92,10 @@ class LabelJoin:
     def labels(self, found: Iterable[Label]) -> list[Joined]:
         """Takes labels in; returns the predictions that were waiting for them."""
         joined: list[Joined] = []
+        self.kept = kept = []
         for label in found:
-            known = self._labels.get(label.id)
+            name = label.id
+            known = self._labels.get(name)
             if known is not None:
                 self.counts.duplicate += 1
                 self.told.append(("duplicate", label.time))
@@ -100,13 +104,15 @@ class LabelJoin:
                     self.told.append(("conflicting", label.time))
                 continue
             self._keep(label)
-            waiting = self._predictions.pop(label.id, None)
+            kept.append(label)
+            waiting = self._predictions.pop(name, None)
             if waiting is not None:
-                fit = [p for p in waiting if self._fits(p, label)]
-                joined += [Joined(p, label) for p in fit]
+                fit = [Joined(p, label) for p in waiting if self._fits(p, label)]
+                joined += fit
                 self._waiting -= len(fit)
                 if len(fit) < len(waiting):
-                    self._predictions[label.id] = [p for p in waiting if p not in fit]
+                    gone = {row.prediction.place for row in fit}
+                    self._predictions[name] = [p for p in waiting if p.place not in gone]
         return joined
 
     def expire(self, *, predicted_ms: int, labelled_ms: int) -> list[Joined]:

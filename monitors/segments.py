@@ -19,9 +19,10 @@ class Segments:
 
     def add(self, number: int, names: Iterable[Hashable]) -> None:
         """`names` lie in the segment `number`."""
-        for name in names:
-            self._of[name] = number
-            self._left[number] += 1
+        added = dict.fromkeys(names, number)
+        if added:
+            self._of.update(added)
+            self._left[number] += len(added)
 
     def remove(self, names: Iterable[Hashable]) -> list[int]:
         """`names` are not needed any more; returns the segments of which nothing is."""

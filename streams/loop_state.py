@@ -98,22 +98,13 @@ class LoopState:
 
     def take_predictions(self, messages: Sequence[Any]) -> tuple[Taken, list[Joined]]:
         """Records of the predictions topic, in the order read. Returns what was new, and the pairs that it made."""
-        clock = self.clocks[self._predictions_topic]
-        decoded: list[tuple[Prediction, bytes]] = []
-        for message in messages:
-            value = message.value() or b""
-            try:
-                prediction = self._decode(value)
-            except (msgspec.MsgspecError, RecursionError) as error:
-                log.warning("not a prediction", offset=message.offset(), reason=str(error))
-                continue
-            clock.advance(message.partition(), prediction.time)
-            decoded.append((prediction, value))
-        is_new = self.seen.add([prediction.place for prediction, _ in decoded])
-        fresh = [pair for pair, first in zip(decoded, is_new, strict=True) if first]
+        found = self._decoded(messages)
+        _advance(self.clocks[self._predictions_topic], [(p.source.partition, p.time) for p, _ in found])
+        is_new = self.seen.add([p.place for p, _ in found])
+        fresh = found if all(is_new) else [pair for pair, first in zip(found, is_new, strict=True) if first]
         new = [prediction for prediction, _ in fresh]
-        self._new_predictions.update((prediction.place, value) for prediction, value in fresh)
-        taken = Taken(new, len(decoded) - len(new), sum(prediction.score is None for prediction in new))
+        self._new_predictions.update([(prediction.place, value) for prediction, value in fresh])
+        taken = Taken(new, len(found) - len(new), sum([prediction.score is None for prediction in new]))
         least = self.counts_from
         self.blocks.predictions(new if least is None else [p for p in new if p.time >= least])
         return taken, self._let_go(self.join.predictions(new))
@@ -127,10 +118,10 @@ class LoopState:
             if message.value() is None and (mark := _watermark(message)) is not None:
                 clock.advance(message.partition(), mark)
         found, bad = self._reader.read([m for m in messages if m.value() is not None])
-        for label in found:
-            clock.advance(label.partition, label.time)
-            self._new_labels.setdefault(label.id, label)
-        return bad, self._let_go(self.join.labels(found))
+        _advance(clock, [(label.partition, label.time) for label in found])
+        joined = self.join.labels(found)
+        self._new_labels.update([(label.id, label) for label in self.join.kept])
+        return bad, self._let_go(joined)
 
     def expire(self, *, finished: bool = False) -> list[Joined]:
         """Gives up what can find no partner any more. finished: nothing more will come."""
@@ -200,6 +191,21 @@ class LoopState:
         self.join.counts = JoinCounts()
         self.join.forgotten.clear()
 
+    def _decoded(self, messages: Sequence[Any]) -> list[tuple[Prediction, bytes]]:
+        """Predictions with their raw values. Tried whole; only when that fails is each record tried alone."""
+        values = [message.value() or b"" for message in messages]
+        try:
+            return list(zip(map(self._decode, values), values, strict=True))
+        except (msgspec.MsgspecError, RecursionError):
+            pass
+        found = []
+        for message, value in zip(messages, values, strict=True):
+            try:
+                found.append((self._decode(value), value))
+            except (msgspec.MsgspecError, RecursionError) as error:
+                log.warning("not a prediction", offset=message.offset(), reason=str(error))
+        return found
+
     @property
     def _labelled_ms(self) -> int:
         return self.clocks[self._labels_topic or self._predictions_topic].now()
@@ -220,6 +226,12 @@ class LoopState:
         """When it was known what the label is, or that there is none."""
         time_ms = row.prediction.time
         return time_ms + self.join.within_ms if row.label is None else max(time_ms, row.label.time)
+
+
+def _advance(clock: Clock, seen: list[tuple[int, int]]) -> None:
+    """Tells the clock the newest of (partition, event time in ms) of each partition."""
+    for partition, time_ms in dict(sorted(seen)).items():
+        clock.advance(partition, time_ms)
 
 
 def _place(prediction: Prediction) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from typing import Any
 
@@ -37,6 +38,8 @@ def run_monitor(pipeline: Pipeline, settings: Settings) -> None:
 
 
 async def _serve(pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
+    # What waits for its label is millions of objects without cycles, which the collector would walk over and over.
+    gc.set_threshold(100_000, 50, 1000)
     metrics = Metrics()
     folder = archive_folder(pipeline, settings)
     monitor = Monitor(pipeline, settings, broker, redis_url, folder, metrics=metrics)

@@ -25,11 +25,12 @@ class Mode(StrEnum):
     latency = "latency"
     recovery = "recovery"
     soak = "soak"
+    monitor = "monitor"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
-    "records": (Mode.peak,),
+    "records": (Mode.peak, Mode.monitor),
     "plot": (Mode.peak, Mode.soak),
     "rate": (Mode.latency, Mode.recovery, Mode.soak),
     "seconds": (Mode.latency,),
@@ -49,10 +50,12 @@ def bench(
         Mode,
         typer.Argument(
             help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
-            "killed; soak: half of the peak and model swaps, for long."
+            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches."
         ),
     ] = Mode.peak,
-    records: Annotated[int, typer.Option(min=1000, help="peak: payments to score.")] = 1_000_000,
+    records: Annotated[
+        int, typer.Option(min=1000, help="peak: payments to score; monitor: predictions to join.")
+    ] = 1_000_000,
     rate: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,6 +92,8 @@ def bench(
     elif mode is Mode.recovery:
         entities, rounds = (SHORT_ENTITIES, 1) if short else (entities, rounds or 3)
         _recovery(entities, _one(rates) or 2_000, rounds, partitions, as_json=as_json)
+    elif mode is Mode.monitor:
+        _monitor(SHORT_RECORDS if short else records, as_json=as_json)
     elif mode is Mode.soak:
         _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
     else:
@@ -165,6 +170,14 @@ def _soak(minutes: float, per_s: int | None, partitions: int, plot: Path | None,
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _monitor(records: int, *, as_json: bool) -> None:
+    from loadtest.monitor import COLUMNS, run
+
+    start(report=True)
+    found = run(progress, records=records)
+    emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
 
 
 def _one(rates: tuple[int, ...]) -> int | None:

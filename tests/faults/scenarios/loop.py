@@ -12,7 +12,7 @@ from tests.faults.table import Row, scenario
 _FAULT = "monitor, trainer and worker kill -9 around a drift"
 
 
-@scenario("loop-kill", _FAULT, short=3, long=20, lasts=200)
+@scenario("loop-kill", _FAULT, short=0, long=20, lasts=200)
 def loop_kill(grounds: Grounds, count: int) -> Row:
     """Kills spread over the feed, in turns; the trainer's come, once for each event, while it trains.
 
