@@ -18,6 +18,7 @@ from loadtest.kafka import KafkaCluster
 from loadtest.systems import PIPELINE, System
 from models.rollout import Version, promote, to_json, unscored
 from streams.errors import UsageError, WeirError
+from streams.kafka import loop_topics
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
 
@@ -95,8 +96,7 @@ def _topics(pipeline: Pipeline, systems: Sequence[System], partitions: int) -> l
     keep = {"retention.ms": "-1"}
     names = [pipeline.lead.topic, pipeline.topics.dead_letters, *(_output(pipeline, s) for s in systems)]
     topics = [NewTopic(name, partitions, 1, config=keep) for name in dict.fromkeys(names)]
-    alerts = NewTopic(pipeline.topics.alerts, 1, 1)
-    return [*topics, alerts, NewTopic(pipeline.topics.deployments, 1, 1, config={"cleanup.policy": "compact"})]
+    return [*topics, *loop_topics(pipeline, 1)]
 
 
 def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:

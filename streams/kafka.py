@@ -170,18 +170,23 @@ def co_partitions(pipeline: Pipeline, counts: Mapping[str, int]) -> int | None:
     return next(iter(found.values()))
 
 
+def loop_topics(pipeline: Pipeline, replication: int) -> list[NewTopic]:
+    """The topics of one partition: deployments and blocks are compacted, the others, which are few records, kept."""
+    own = pipeline.topics
+    compact, keep = {"cleanup.policy": "compact"}, {"retention.ms": "-1"}
+    return [
+        *(NewTopic(topic, 1, replication, config=compact) for topic in (own.deployments, own.blocks)),
+        *(NewTopic(topic, 1, replication, config=keep) for topic in (own.drift, own.retrain, own.alerts)),
+    ]
+
+
 def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, replication: int) -> None:
     """Creates the pipeline's own topics that are missing: outputs like the sources, the loop's with one partition.
 
-    Deployments and blocks are compacted, drifts, retrain events and alerts kept for good: they are few.
-
     An existing predictions topic must have as many partitions as the sources: a prediction keeps its event's partition.
     """
-    own = pipeline.topics
-    outputs = (own.predictions, own.dead_letters)
-    compacted = (own.deployments, own.blocks)
-    kept = (own.drift, own.retrain, own.alerts)
-    counts = partition_counts(admin, (*outputs, *compacted, *kept))
+    outputs, single = (pipeline.topics.predictions, pipeline.topics.dead_letters), loop_topics(pipeline, replication)
+    counts = partition_counts(admin, (*outputs, *(new.topic for new in single)))
     for topic in outputs:
         if counts[topic] not in (0, partitions):
             raise UsageError(
@@ -189,8 +194,7 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
                 "delete it or repartition it"
             )
     missing = [NewTopic(topic, partitions, replication) for topic in outputs if not counts[topic]]
-    for topics, config in ((compacted, {"cleanup.policy": "compact"}), (kept, {"retention.ms": "-1"})):
-        missing += [NewTopic(topic, 1, replication, config=config) for topic in topics if not counts[topic]]
+    missing += [new for new in single if not counts[new.topic]]
     if not missing:
         return
     for topic, future in admin.create_topics(missing, request_timeout=REQUEST_S).items():

@@ -55,7 +55,8 @@ def test_outputs_are_like_the_sources_and_deployments_one_compacted_partition(
     admin = AdminClient({"bootstrap.servers": kafka.address})
     made = admin.list_topics(timeout=10).topics
     topics = tape.pipeline.topics
-    wanted = {topics.predictions: 3, topics.dead_letters: 3, topics.deployments: 1}
+    wanted = dict.fromkeys(vars(topics).values(), 1) | {topics.predictions: 3, topics.dead_letters: 3}
     assert {topic: len(made[topic].partitions) for topic in wanted} == wanted
-    asked = ConfigResource(ConfigResource.Type.TOPIC, topics.deployments)
-    assert admin.describe_configs([asked])[asked].result()["cleanup.policy"].value == "compact"
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in (topics.deployments, topics.blocks)]
+    for found in admin.describe_configs(asked).values():
+        assert found.result()["cleanup.policy"].value == "compact"
