@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol
 from models.paired import Bias, Labelled, Sums
 from models.rollout import Deployment
 
+ONE_BLOCK = 10
+"""How many times the margin one block alone must show."""
 LEAST_ROWS = 100
 """Labelled rows below which nothing is decided by loss."""
 
@@ -122,14 +124,15 @@ def guard(rules: Rules, champion: str, sums: Sums, ours: Bias = _NOTHING, theirs
     """keep, roll_back or retire. sums: loss(champion) − loss(previous); ours, theirs: of champion and previous.
 
     It is rolled back as soon as it is surely worse by `margin`, or its scores lie off the labels; after `guard_rows`
-    the mean decides, and one of the two leaves.
+    the mean decides, and one of the two leaves. A single block does not say how blocks differ (a stormy day can make
+    the better of two models the worse one): by one alone it must be worse by `ONE_BLOCK` times the margin.
     """
     if sums.n < min(LEAST_ROWS, rules.guard_rows):
         return Decision("keep", champion, (f"{sums.n} of {rules.guard_rows} labelled rows",))
     low, high = sums.lasting(rules.confidence, max(LEAST_ROWS, rules.guard_rows // 10))
     said = _said(sums, low, high, rules.confidence, "the former champion's")
     evidence = _evidence(sums, low, high, rules.margin)
-    if low > rules.margin:
+    if low > rules.margin * (ONE_BLOCK if sums.blocks < 2 else 1):
         return Decision("roll_back", champion, (f"worse: log loss {said}; {rules.margin:+.4f} is borne",), evidence)
     off = _off(rules, ours, theirs, "the former champion's")
     if off:

@@ -308,3 +308,11 @@ def test_no_bias_is_seen_in_few_rows_or_where_the_other_is_as_far_off() -> None:
     assert decide(RULES, "2", sums, Bias(99, 80.0, 20.0), Bias()).action == "promote"
     assert decide(RULES, "2", sums, Bias(500, 250.0, 50.0), Bias(500, 260.0, 50.0)).action == "promote"
     assert decide(RULES, "2", sums, Bias(500, 250.0, 50.0), Bias(500, 60.0, 50.0)).action == "reject"
+
+
+def test_one_stormy_block_alone_takes_no_champion_back() -> None:
+    """By its rows it is surely worse, but a block does not say how blocks differ; the second one does."""
+    stormy, ruinous = (Sums().add(700, 700 * mean, 700 * (mean**2 + 0.01)) for mean in (0.03, 0.3))
+    assert guard(RULES, "2", stormy).action == "keep"
+    assert guard(RULES, "2", ruinous).action == "roll_back"
+    assert guard(RULES, "2", stormy.add(700, 700 * 0.03, 700 * (0.03**2 + 0.01))).action == "roll_back"
