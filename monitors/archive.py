@@ -11,7 +11,7 @@ commit is of one that never came.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ class Archive:
         self._rows = rows
         self._waiting: list[Joined] = []
         self._schema = _schema(kinds)
+        self._passed: Collection[Place] = ()
         self._commit: tuple[str, int] = ("", 0)
         self._part = 0
         self.written = 0
@@ -56,7 +57,12 @@ class Archive:
 
     def add(self, rows: Iterable[Joined]) -> None:
         """Takes rows in; they are written by the next `flush`."""
-        self._waiting += rows
+        self._waiting += [row for row in rows if place_of(row) not in self._passed] if self._passed else rows
+
+    def pass_over(self, places: Collection[Place]) -> None:
+        """From now on, rows that lie at one of `places` are not taken in."""
+        self._passed = places
+        self.leave_out(places)
 
     def leave_out(self, places: Container[Place]) -> None:
         """Drops rows that wait and lie at one of `places`: the archive has them already."""

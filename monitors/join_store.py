@@ -1,15 +1,19 @@
 """What the label join holds, in Redis: one segment for each commit, and the state of the open blocks beside it.
 
     weir:{<pipeline>:monitor}:segment:<incarnation>:<number>   predictions and labels that came with that commit
-    weir:{<pipeline>:monitor}:head:<incarnation>               hash: the state as of a commit, by its number
+    weir:{<pipeline>:monitor}:head:<incarnation>               hash: the state as of a commit, by its number; `owner`
     weir:{<pipeline>:monitor}:live:<incarnation>               sorted set: the numbers of the segments that count
 
 A segment is written before its commit, and what was committed names its number: segments above it are of a commit that
 never came, and read as absent. Rows that the archive has by now are left out by whoever loads. All keys expire.
+
+A write follows the one before it, by the same owner, or it is refused: a Redis that lost its data under a monitor would
+hold what came after alone, and a monitor whose place another one has taken would write over what that one wrote.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -27,10 +31,19 @@ _LEVEL = 1
 _AT_ONCE = 200
 """Segments read in one command."""
 _TIMEOUT_S = 5.0
+_OWNER = "owner"
 
 
 class JoinStoreAway(Exception):
     """Redis does not answer, or refuses; the message says which and why."""
+
+
+class JoinStateLost(Exception):
+    """Redis does not hold what the commit before brought: it is to be made anew."""
+
+
+class JoinStateTaken(Exception):
+    """Another monitor goes on from here."""
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):
@@ -58,7 +71,8 @@ class JoinStore:
     """The join's state of one pipeline. Not for several threads.
 
     url: redis://[user:password@]host:port[/db], rediss:// or unix://. ttl_ms: keys expire so long (wall clock) after
-    they were last written: longer than labels may take. Every method but `close` raises JoinStoreAway.
+    they were last written: longer than labels may take. Every method but `close` raises JoinStoreAway. Whoever loaded
+    an incarnation last, or began it, owns it.
     """
 
     def __init__(self, url: str, pipeline: str, ttl_ms: int) -> None:
@@ -66,6 +80,7 @@ class JoinStore:
         self._where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
         self._root = f"weir:{{{pipeline}:monitor}}"
         self._ttl_ms = ttl_ms
+        self._owner = os.urandom(8).hex().encode()
         self._redis: Any = redis.Redis.from_url(
             url,
             protocol=2,
@@ -75,35 +90,51 @@ class JoinStore:
         )
 
     def write(self, incarnation: str, number: int, state: bytes, segment: Segment) -> None:
-        """Keeps what the commit `number` will cover, before it is made; the state of the commit before it stays."""
-        head = self._key("head", incarnation)
-        pipe = self._redis.pipeline(transaction=True)
-        if segment:
-            key = self._key("segment", incarnation, number)
-            pipe.set(key, zlib.compress(_encode(segment), _LEVEL), px=self._ttl_ms)
-            pipe.zadd(self._key("live", incarnation), {str(number): number})
-            pipe.pexpire(self._key("live", incarnation), self._ttl_ms)
-        pipe.hset(head, str(number), zlib.compress(state, _LEVEL))
-        pipe.hdel(head, str(number - 2))
-        pipe.pexpire(head, self._ttl_ms)
-        self._answer(pipe.execute)
+        """Keeps what the commit `number` will cover, before it is made; the state of the commit before it stays.
+
+        number: from 1 on. Raises JoinStateLost where that of the commit before is not there, and JoinStateTaken.
+        """
+        head, live = self._key("head", incarnation), self._key("live", incarnation)
+        with self._redis.pipeline(transaction=True) as pipe:
+            self._answer(lambda: pipe.watch(head))
+            owner, before = self._answer(lambda: pipe.hmget(head, _OWNER, str(number - 1)))
+            if owner is not None and owner != self._owner:
+                raise JoinStateTaken(f"another monitor has gone on from commit {number - 1}")
+            if before is None and number > 1:
+                raise JoinStateLost(f"Redis at {self._where} has lost the state of commit {number - 1}")
+            pipe.multi()
+            if segment:
+                key = self._key("segment", incarnation, number)
+                pipe.set(key, zlib.compress(_encode(segment), _LEVEL), px=self._ttl_ms)
+                pipe.zadd(live, {str(number): number})
+            pipe.hset(head, mapping={str(number): zlib.compress(state, _LEVEL), _OWNER: self._owner})
+            pipe.hdel(head, str(number - 2))
+            pipe.pexpire(head, self._ttl_ms)
+            pipe.pexpire(live, self._ttl_ms)
+            self._answer(pipe.execute)
 
     def load(self, incarnation: str, number: int) -> Loaded | None:
-        """What there is as of the commit `number`; None where it is not there, or not whole.
+        """What there is as of the commit `number`; None where it is not there, or not whole, or cannot be read.
 
-        What was written for a later commit is removed.
+        What was written for a later commit is removed, and nobody else writes any more.
         """
-        live = self._key("live", incarnation)
+        head, live = self._key("head", incarnation), self._key("live", incarnation)
+        if not self._answer(lambda: self._redis.hexists(head, str(number))):
+            return None
+        self._answer(lambda: self._redis.hset(head, _OWNER, self._owner))
         pipe = self._redis.pipeline(transaction=True)
-        pipe.hget(self._key("head", incarnation), str(number))
+        pipe.hget(head, str(number))
         pipe.zrangebyscore(live, "-inf", number)
         pipe.zrangebyscore(live, number + 1, "+inf")
         state, numbers, later = self._answer(pipe.execute)
         if state is None:
             return None
         self.drop(incarnation, map(int, later))
-        segments = self._segments(incarnation, [int(n) for n in numbers])
-        return None if segments is None else Loaded(zlib.decompress(state), segments)
+        try:
+            segments = self._segments(incarnation, [int(n) for n in numbers])
+            return None if segments is None else Loaded(zlib.decompress(state), segments)
+        except (zlib.error, msgspec.MsgspecError):
+            return None
 
     def drop(self, incarnation: str, numbers: Iterable[int]) -> None:
         """Forgets segments of which nothing is needed any more."""

@@ -15,11 +15,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from streams.errors import WeirError
 from streams.kafka import Config, producer_config, transactional_config
-from streams.transactions import STUCK_S, Watchdog
+from streams.transactions import SLOW_COMMIT_S, STUCK_S, Watchdog
 
 _CALL_S = 10.0
 _FLUSH_S = 20.0
 _RETRY_S = 0.1
+_PATIENCE_S = 20.0
+"""How long one call is repeated: who waits here hears of nothing else, not even of being told to stop."""
 
 
 class CommitFailed(Exception):
@@ -62,22 +64,25 @@ class Transactional:
     def commit(self, records: Sequence[Record], offsets: Sequence[TopicPartition]) -> None:
         producer = self._producer
         assert producer is not None
+        began = time.monotonic()
         try:
             self._call(producer.begin_transaction)
             for record in records:
-                producer.produce(
-                    record.topic, record.value, record.key, partition=0, headers=list(record.headers) or None
-                )
+                _produce(producer, record)
             group: Any = self._consumer().consumer_group_metadata()
             self._call(producer.send_offsets_to_transaction, list(offsets), group, _CALL_S)
             self._call(producer.commit_transaction, _CALL_S)
         except CommitFailed:
             with contextlib.suppress(KafkaException):
                 producer.purge()
-                producer.abort_transaction(_CALL_S)
+                with self._watchdog.watch("abort_transaction"):
+                    producer.abort_transaction(_CALL_S)
             raise
+        if time.monotonic() - began > SLOW_COMMIT_S:  # see streams.transactions: no KIP-890
+            self.start()
 
     def _call(self, call: Callable[..., Any], *args: Any) -> None:
+        until = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 with self._watchdog.watch(call.__name__):
@@ -89,9 +94,23 @@ class Transactional:
                     raise WeirError(
                         f"the monitor's producer ended: {error.str()}; is a second monitor of this pipeline running?"
                     ) from exception
-                if not error.retriable() or error.txn_requires_abort():
+                if not error.retriable() or error.txn_requires_abort() or time.monotonic() > until:
                     raise CommitFailed(error.str()) from exception
                 time.sleep(_RETRY_S)
+
+
+def _produce(producer: Producer, record: Record, **options: Any) -> None:
+    try:
+        producer.produce(
+            record.topic, record.value, record.key, partition=0, headers=list(record.headers) or None, **options
+        )
+    except KafkaException as exception:
+        error: KafkaError = exception.args[0]
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # however often it is tried
+            raise WeirError(f"a record of {record.topic} has {len(record.value)} bytes: {error.str()}") from exception
+        raise CommitFailed(error.str()) from exception  # the transaction has failed by itself
+    except BufferError as error:
+        raise CommitFailed(str(error)) from error
 
 
 class Plain:
@@ -107,14 +126,7 @@ class Plain:
 
     def commit(self, records: Sequence[Record], offsets: Sequence[TopicPartition]) -> None:
         for record in records:
-            self._producer.produce(
-                record.topic,
-                record.value,
-                record.key,
-                partition=0,
-                headers=list(record.headers) or None,
-                on_delivery=self._delivered,
-            )
+            _produce(self._producer, record, on_delivery=self._delivered)
         if records and (self._producer.flush(_FLUSH_S) or self._failed):
             reason = self._failed[0] if self._failed else f"no answer in {_FLUSH_S:.0f} s"
             raise CommitFailed(f"records could not be delivered: {reason}")

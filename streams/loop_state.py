@@ -93,6 +93,7 @@ class LoopState:
             for topic, n in partitions.items()
         }
         self._segments = Segments()
+        self._needless: list[int] = []
         self._new_predictions: dict[tuple[int, int], bytes] = {}
         self._new_labels: dict[str, Label] = {}
 
@@ -150,14 +151,22 @@ class LoopState:
         self._segments.add(number, self._new_predictions)
         self._segments.add(number, self._new_labels)
         self._new_predictions, self._new_labels = {}, {}
-        empty = self._segments.remove(row.prediction.place for row in archived)
+        empty, self._needless = self._needless, []
+        empty += self._segments.remove(row.prediction.place for row in archived)
         empty += self._segments.remove(self.join.forgotten)
         self.join.forgotten.clear()
         return empty
 
-    def restore(self, loaded: Loaded) -> None:
-        """Takes up what was committed. Pairs that the archive does not have yet are its next rows."""
-        snapshot = msgspec.msgpack.decode(loaded.state, type=_Snapshot)
+    def restore(self, loaded: Loaded, last: Block | None = None) -> None:
+        """Takes up what was committed. Pairs that the archive does not have yet are its next rows.
+
+        last: the newest block that was published; where the open ones cannot be taken up, they begin after it. Raises
+        RecordRefused, with nothing changed, for what is no snapshot.
+        """
+        try:
+            snapshot = msgspec.msgpack.decode(loaded.state, type=_Snapshot)
+        except msgspec.MsgspecError as error:
+            raise RecordRefused(f"not a snapshot: {error}") from None
         self.seen.restore(snapshot.ends)
         for topic, times in snapshot.clocks.items():
             if topic in self.clocks:
@@ -166,18 +175,37 @@ class LoopState:
             self.blocks.restore(snapshot.blocks)
         except RecordRefused as error:
             log.warning("the open blocks begin anew: the pipeline has changed", reason=str(error))
-        segments = [(n, [*map(self._decode, segment.predictions)], segment.labels) for n, segment in loaded.segments]
+            if last is not None:
+                self.blocks.resume(last)
+        segments = [(n, self._still(segment.predictions), segment.labels) for n, segment in loaded.segments]
+        # An id comes twice where its first label was forgotten, but not yet its segment.
+        newest = {label.id: number for number, _, found in segments for label in found}
         oldest = min((p.time for _, predictions, _ in segments for p in predictions), default=0)
         archived = self.archive.places(oldest)
         waiting: list[Prediction] = []
         labels: list[Label] = []
-        for number, predictions, found in segments:
+        for number, predictions, all_labels in segments:
+            found = [label for label in all_labels if newest[label.id] == number]
             left = [p for p in predictions if _place(p) not in archived]
             self._segments.add(number, [p.place for p in left])
             self._segments.add(number, [label.id for label in found])
+            if not left and not found:
+                self._needless.append(number)
             waiting += left
             labels += found
         self.archive.add(self.join.restore(waiting, labels, set(archived.values())))
+
+    def _still(self, values: Iterable[bytes]) -> list[Prediction]:
+        """Those that are predictions still: a feature may be of another kind by now."""
+        found, reason, refused = [], "", 0
+        for value in values:
+            try:
+                found.append(self._decode(value))
+            except (msgspec.MsgspecError, RecursionError) as error:
+                reason, refused = str(error), refused + 1
+        if refused:
+            log.warning("predictions that waited for labels are not any more", records=refused, reason=reason)
+        return found
 
     def leave_out(self, archived: Container[Place]) -> None:
         """Forgets pairs and given-up predictions that the archive has already."""

@@ -26,10 +26,11 @@ from monitors.archive import Archive
 from monitors.block import Block
 from monitors.errors import RecordRefused
 from monitors.join import Joined
-from monitors.join_store import JoinStore, JoinStoreAway
+from monitors.join_store import JoinStateLost, JoinStateTaken, JoinStore, JoinStoreAway
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
-from streams.kafka import client_config, consumer_config, partition_counts, worker_group
+from streams.errors import WeirError
+from streams.kafka import BrokerUnavailable, client_config, consumer_config, partition_counts, worker_group
 from streams.loop_folds import LoopFolds, Outcome
 from streams.loop_outputs import CommitFailed, LoopOutputs, Plain, Record, Transactional
 from streams.loop_state import LoopState
@@ -47,6 +48,10 @@ BATCH = 4000
 PERSIST_S = 1.0
 """Between commits that find no block closed."""
 ARCHIVE_S = 60.0
+ALIVE_S = 3600.0
+"""Between commits where nothing comes: Kafka forgets offsets that nobody has committed for a week."""
+LOOK_S = 60.0
+"""Between looks at how many partitions the topics have."""
 HOLD_S = 0.2
 _EMBEDDED_FETCH_MS = 20
 _DAY_MS = 24 * 3_600_000
@@ -126,8 +131,11 @@ class Monitor:
         self._incarnation, self._number = "", 0
         self._next: dict[str, dict[int, int]] = {}
         self._pending: _Commit | None = None
-        self._told_at = self._persisted_at = self._archived_at = time.monotonic()
+        self._told_at = self._persisted_at = self._archived_at = self._looked_at = time.monotonic()
         self._moved = False
+        self._counts: dict[str, int] = {}
+        self._again = False
+        self._needless: list[int] = []
         self._closed = self._connected = False
         self.held = ""
         """Why nothing is read, in words; empty if something is."""
@@ -149,19 +157,24 @@ class Monitor:
     def connect(self) -> bool:
         """Takes up all partitions from where the group stands; False while a topic does not exist yet.
 
-        Raises JoinStoreAway where Redis does not answer.
+        Raises JoinStoreAway where Redis does not answer, BrokerUnavailable where Kafka does not.
         """
         counts = self._partition_counts()
         if not all(counts.values()):
             return False
-        self._outputs.start()
+        try:
+            self._outputs.start()
+        except CommitFailed as error:
+            raise BrokerUnavailable(str(error)) from error
         self._take_up(counts)
         self._connected = True
         return True
 
     def poll(self, timeout_s: float) -> int:
         """Reads what is there, waiting at most `timeout_s` for it. Returns how many records it was."""
-        if self._pending is not None and not self._commit():
+        if self._again:
+            self._begin_again()
+        if self._again or (self._pending is not None and not self._commit()):
             time.sleep(HOLD_S)
             return 0
         predictions: list[Any] = []
@@ -200,6 +213,8 @@ class Monitor:
 
     def flush(self) -> None:
         """Archives and commits what has been read so far, if Redis and Kafka take it."""
+        if self._again:
+            return
         if self._pending is None and any(self._next.values()):
             self._pending = self._prepare(archive=True)
         if self._pending is not None:
@@ -210,19 +225,26 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        if self._connected:
-            if self._pending is not None:
-                self._commit()
-            if finished:
-                self._on_joined(self._state.expire(finished=True))
-            if self._pending is None and any(self._next.values()):
-                closed = self._state.close_blocks(self._next, finished=finished)
-                self._pending = self._prepare(archive=True, closed=closed)
-                self._commit()
-        self._consumer.close()
-        self._source_lag.close()
-        self._store.close()
-        self._tracer.shutdown()
+        try:
+            if self._connected and not self._again:
+                self._finish(finished)
+        except WeirError as error:  # another monitor goes on from the last commit
+            log.warning("left without a last commit", reason=str(error))
+        finally:
+            self._consumer.close()
+            self._source_lag.close()
+            self._store.close()
+            self._tracer.shutdown()
+
+    def _finish(self, finished: bool) -> None:
+        if self._pending is not None and not self._commit():
+            return
+        if finished:
+            self._on_joined(self._state.expire(finished=True))
+        if any(self._next.values()):
+            closed = self._state.close_blocks(self._next, finished=finished)
+            self._pending = self._prepare(archive=True, closed=closed)
+            self._commit()
 
     def _take_predictions(self, messages: list[Any]) -> None:
         self._traces.predictions(messages)
@@ -247,11 +269,13 @@ class Monitor:
     def _keep_time(self) -> None:
         now = time.monotonic()
         closed = self._state.close_blocks(self._next)
-        due = self._moved and now - self._persisted_at >= self._persist_s
+        due = now - self._persisted_at >= (self._persist_s if self._moved else ALIVE_S)
         if closed or due or self._archive.full:
             old = now - self._archived_at >= ARCHIVE_S
             self._pending = self._prepare(archive=old or self._archive.full, closed=closed)
             self._commit()
+        elif not self._embedded and now - self._looked_at >= LOOK_S:
+            self._look(now)
         elif self._embedded and now - self._told_at >= self._commit_s:
             self._told_at = now
             self._tell()
@@ -273,12 +297,18 @@ class Monitor:
         assert pending is not None
         number = self._number + 1
         try:
+            self._store.write(self._incarnation, number, self._state.snapshot(), self._state.segment())
             if pending.archive:
                 self._archived += self._archive.flush(self._incarnation, number)
-            self._store.write(self._incarnation, number, self._state.snapshot(), self._state.segment())
             self._outputs.commit(self._records(pending), self._offsets(number))
         except (JoinStoreAway, OSError) as error:
             self._hold(str(error))
+            return False
+        except JoinStateTaken as error:
+            raise WeirError(f"{error}; is a second monitor of this pipeline running?") from error
+        except JoinStateLost as error:
+            log.error("beginning again from the last commit", reason=str(error))
+            self._begin_again()
             return False
         except CommitFailed as error:
             log.warning("a commit failed, beginning again from the last one", reason=str(error))
@@ -308,9 +338,11 @@ class Monitor:
         return behind
 
     def _forget(self, numbers: Sequence[int]) -> None:
+        self._needless += numbers
         try:
-            self._store.drop(self._incarnation, numbers)
-        except JoinStoreAway as error:  # they expire, and whoever loads them sees that they are archived
+            self._store.drop(self._incarnation, self._needless)
+            self._needless = []
+        except JoinStoreAway as error:  # after the next commit, then
             log.debug("segments stay for now", reason=str(error))
 
     def _hold(self, reason: str) -> None:
@@ -349,10 +381,33 @@ class Monitor:
             except KafkaException as error:
                 self._broker_error(error.args[0])
 
+    def _look(self, now: float) -> None:
+        """A topic that has more partitions by now is read from the last commit on, with all of them."""
+        self._looked_at = now
+        try:
+            counts = self._partition_counts()
+        except BrokerUnavailable:
+            return
+        more = sorted(topic for topic, count in counts.items() if count > self._counts[topic])
+        if more:
+            log.warning("topics have more partitions, beginning again from the last commit", topics=more)
+            self._begin_again()
+
     def _begin_again(self) -> None:
+        """From the last commit; where Kafka or Redis is away, the next poll tries it again."""
+        self._again, self._pending = True, None
         self._consumer.unassign()
-        self._outputs.start()
-        self._take_up(self._partition_counts())
+        try:
+            counts = self._partition_counts()
+            if missing := [topic for topic, count in counts.items() if not count]:
+                self._hold(f"topics do not exist: {', '.join(missing)}")
+                return
+            self._outputs.start()
+            self._take_up(counts)
+        except (JoinStoreAway, BrokerUnavailable, CommitFailed) as error:
+            self._hold(str(error))
+            return
+        self._again, self.held = False, ""
 
     def _take_up(self, counts: dict[str, int]) -> None:
         taken = take_up(
@@ -360,7 +415,7 @@ class Monitor:
         )
         self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
         self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions
-        self._archived = []
+        self._archived, self._needless, self._counts = [], [], counts
         self._pending = self._commit_of([taken.unpublished]) if taken.unpublished and self._embedded else None
         self._moved = taken.rebuilt  # what was made anew is to be kept
         self._consumer.assign(taken.starts)

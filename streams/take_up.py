@@ -17,6 +17,7 @@ from monitors.archive import Archive
 from monitors.errors import RecordRefused
 from monitors.join_store import JoinStore
 from monitors.loop import RetrainEvent
+from streams.errors import UsageError
 from streams.kafka import BrokerUnavailable, Config
 from streams.loop_folds import LoopFolds, Outcome
 from streams.loop_state import LoopState, feature_kinds
@@ -64,7 +65,7 @@ def take_up(
     counts: dict[str, int],
     waits: Callable[[int], bool],
 ) -> Taken:
-    """counts: partitions of each topic. waits: see LoopState. Raises BrokerUnavailable, JoinStoreAway."""
+    """counts: partitions of each topic. waits: see LoopState. Raises BrokerUnavailable, JoinStoreAway, UsageError."""
     own, read = pipeline.topics, read_topics(pipeline)
     committed = _committed(consumer, [TopicPartition(topic, p) for topic in read for p in range(counts[topic])])
     archive = Archive(folder, feature_kinds(pipeline))
@@ -78,9 +79,13 @@ def take_up(
     last = taken.folds.replay(published.blocks(), published.requests)
     if last is not None and not published.holds(last):
         taken.unpublished = last
+    if taken.folds.last is not None:
+        _check_length(pipeline, taken.folds.last)
     known = [name for found in committed if (name := _commit_name(found)) is not None]
     if known:
         _restore(pipeline, consumer, store, taken, max(known, key=lambda name: name[1]))
+    elif taken.folds.last is not None:
+        _resume(pipeline, consumer, taken, committed, taken.folds.last)
     taken.starts = [
         TopicPartition(p.topic, p.partition, p.offset if p.offset >= 0 else OFFSET_BEGINNING) for p in committed
     ]
@@ -94,13 +99,48 @@ def _restore(pipeline: Pipeline, consumer: Consumer, store: JoinStore, taken: Ta
     removed = taken.state.archive.discard_after(incarnation, number)
     loaded = store.load(incarnation, number)
     if loaded is not None:
-        taken.incarnation, taken.number = incarnation, number
-        taken.state.restore(loaded)
-        log.info("taken up", commit=number, segments=len(loaded.segments), files_removed=removed)
-        return
+        try:
+            taken.state.restore(loaded, taken.folds.last)
+        except RecordRefused as error:
+            log.error("the join's state in Redis cannot be read", reason=str(error))
+        else:
+            taken.incarnation, taken.number = incarnation, number
+            log.info("taken up", commit=number, segments=len(loaded.segments), files_removed=removed)
+            return
     log.error("the join's state is not in Redis, it is made anew from the topics", commit=number)
     rebuild(pipeline, consumer, taken.state, taken.positions, taken.folds.last)
     taken.rebuilt = True
+
+
+def _resume(
+    pipeline: Pipeline, consumer: Consumer, taken: Taken, committed: list[TopicPartition], last: blocks.Block
+) -> None:
+    """Goes on after the newest block: Kafka has forgotten what the group committed, as after a week without a monitor.
+
+    What the archive holds by now is not archived again.
+    """
+    log.error("the group's offsets are not in Kafka, reading begins after the newest block", block=last.id)
+    positions = blocks.positions_of(last)
+    for found in committed:
+        offset = positions.get(found.topic, {}).get(found.partition)
+        if offset is not None:
+            found.offset = taken.positions[found.topic][found.partition] = offset
+    archived = taken.state.archive.places(0)
+    rebuild(pipeline, consumer, taken.state, taken.positions, last)
+    taken.state.archive.pass_over(archived)
+    taken.rebuilt = True
+
+
+def _check_length(pipeline: Pipeline, last: blocks.Block) -> None:
+    """Raises UsageError where the blocks so far are of another length: their numbers would mean other times."""
+    length = pipeline.blocks.length_ms
+    by_time = last.end > last.start and last.number * (last.end - last.start) == last.start
+    if (last.end - last.start != length) if by_time else (length is not None):
+        said = f"of {(last.end - last.start) // 1000} s" if by_time else "of events"
+        raise UsageError(
+            f"pipeline {pipeline.name}: {pipeline.topics.blocks} holds blocks {said}; their length cannot be changed. "
+            "Declare Blocks(…) as before, or give the pipeline another name"
+        )
 
 
 class _Published:

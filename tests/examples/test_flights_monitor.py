@@ -13,9 +13,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from examples.flights.pipeline import pipeline
 from monitors.join import Joined
+from monitors.join_store import JoinStoreAway
 from monitors.metrics import Metrics
 from monitors.predictions import Prediction
 from streams.embedded import Embedded, start_embedded
+from streams.errors import WeirError
+from streams.loop_outputs import CommitFailed
 from streams.loop_state import feature_kinds
 from streams.monitor import Monitor, monitor_group
 from streams.settings import load_settings
@@ -233,3 +236,40 @@ def test_the_kinds_of_features_are_those_of_the_spec() -> None:
     kinds = feature_kinds(pipeline)
     assert list(kinds) == list(pipeline.spec.names)
     assert [name for name, kind in kinds.items() if kind == "category"] == ["carrier", "origin", "dest"]
+
+
+def test_a_monitor_that_begins_again_waits_for_redis(
+    rig: Rig, embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.predict("a", 0)
+    rig.until(lambda: rig.committed(pipeline.topics.predictions) == 1)
+
+    def fail(*_: object) -> None:
+        raise CommitFailed("the coordinator has gone")
+
+    def away(*_: object) -> None:
+        raise JoinStoreAway("it does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.monitor._outputs, "commit", fail)
+        broken.setattr(rig.monitor._store, "load", away)
+        rig.predict("b", 1)
+        rig.until(lambda: bool(rig.monitor.held))
+        rig.monitor.flush()  # nothing is known that it could commit
+        assert rig.monitor.poll(0.02) == 0
+    rig.label("b", 20.0)
+    rig.until(lambda: len(rig.joined) == 1)
+    assert not rig.monitor.held
+    assert rig.joined[0].prediction.id == "b"
+
+
+def test_a_monitor_whose_place_was_taken_ends_and_leaves_what_the_other_one_wrote(rig: Rig, tmp_path: Path) -> None:
+    rig.predict("a", 0)
+    rig.label("a", 20.0)
+    rig.until(lambda: rig.committed(pipeline.topics.predictions) == 1)
+    following = Rig(rig.broker, rig.redis_url, tmp_path / "archive")
+    following.monitor.close()
+    with pytest.raises(WeirError, match="second monitor"):
+        rig.monitor.flush()
+    rig.monitor.close()
+    assert pl.read_parquet(rig.folder / "*.parquet")["id"].to_list() == ["a"]

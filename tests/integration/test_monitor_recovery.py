@@ -13,17 +13,17 @@ import msgspec
 import polars as pl
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from loadtest.kafka import KafkaCluster
 from monitors import block
 from monitors.metrics import Metrics
 from monitors.watch import Watch
 from streams import Blocks, Event, Labels, Pipeline, Retrain, Source
-from streams.errors import WeirError
+from streams.errors import UsageError, WeirError
 from streams.kafka import create_topics
 from streams.loop_outputs import CommitFailed
-from streams.monitor import Monitor
+from streams.monitor import Monitor, monitor_group
 from streams.read_topic import read_topic
 from streams.settings import load_settings
 from tests.redis_server import RedisServer
@@ -48,7 +48,7 @@ class Outcome(Event):
     ts: int
 
 
-def shop(name: str) -> Pipeline:
+def shop(name: str, every: str = "1m") -> Pipeline:
     orders = Source(f"{name}.orders", Order, key="user", id="order", time="ts")
     watch = Watch(
         "feature.amount", detector="psi", window=2, reference_blocks=4, reference="sliding", step=1, confirm=1,
@@ -60,7 +60,7 @@ def shop(name: str) -> Pipeline:
         features=[orders.field("amount")],
         model=name,
         labels=Labels(f"{name}.outcomes", Outcome, id="order", value="bad", time="ts", within="10m"),
-        blocks=Blocks(every="1m"),
+        blocks=Blocks(every=every),
         drift=[watch],
         retrain=Retrain(on=["feature.amount"], min_labels=100, cooldown=None, budget=100),
     )
@@ -94,7 +94,8 @@ class Rig:
         self.kafka, self.redis, self.folder = kafka, redis, folder
         self.settings = load_settings(broker=kafka.address, redis=redis.url, data_dir=folder)
         kafka.create_topics(f"{self.name}.orders", f"{self.name}.outcomes", partitions=PARTITIONS, retention_ms="-1")
-        create_topics(AdminClient({"bootstrap.servers": kafka.address}), self.pipeline, PARTITIONS, 1)
+        self.admin = AdminClient({"bootstrap.servers": kafka.address})
+        create_topics(self.admin, self.pipeline, PARTITIONS, 1)
         self.monitor: Monitor
         self._producer = Producer({"bootstrap.servers": kafka.address, "enable.idempotence": True})
 
@@ -107,6 +108,15 @@ class Rig:
         while not self.monitor.connect():
             assert time.monotonic() < deadline
         return self.monitor
+
+    def empty_redis(self) -> None:
+        with self.redis.admin() as admin:
+            admin.flushall()
+
+    def commits(self) -> None:
+        """Reads until something of what came has been committed: a kill before that would prove nothing."""
+        before = self.monitor._number
+        self.until(lambda: self.monitor._number > before)
 
     def send(self, records: list[tuple[str, int, bytes]]) -> None:
         for topic, partition, value in records:
@@ -190,14 +200,16 @@ def test_the_calm_one_says_what_it_should(calm: tuple[dict[str, Any], list[Any]]
     assert len(archived) == N
 
 
-@pytest.mark.parametrize("accident", ["killed", "wiped", "uncommitted", "redis away"])
+@pytest.mark.parametrize("accident", ["killed", "wiped", "emptied", "forgotten", "uncommitted", "redis away"])
 def test_a_disturbed_one_says_the_same(rig: Rig, calm: tuple[dict[str, Any], list[Any]], accident: str) -> None:
     rig.start()
     for part in in_parts(tape(rig.name), 6):
         if accident == "redis away":
             rig.redis.pause()
         rig.send(part)
-        rig.read_on(0.6)
+        if accident != "redis away":
+            rig.commits()
+        rig.read_on(0.3)
         if accident == "uncommitted":
             outputs: Any = rig.monitor._outputs
 
@@ -211,10 +223,18 @@ def test_a_disturbed_one_says_the_same(rig: Rig, calm: tuple[dict[str, Any], lis
             rig.until(lambda: bool(rig.monitor.held))
             rig.redis.resume()
             continue
+        if accident == "emptied":  # under the monitor, which goes on
+            rig.empty_redis()
+            rig.read_on(0.4)
+        if accident == "forgotten":  # the group's offsets, which Kafka keeps for a week
+            rig.vanish()
+            (deleted,) = rig.admin.delete_consumer_groups([monitor_group(rig.pipeline)]).values()
+            deleted.result(10)
+            rig.start()
+            continue
         rig.vanish()
         if accident == "wiped":
-            with rig.redis.admin() as admin:
-                admin.flushall()
+            rig.empty_redis()
         rig.start()
     rig.finish()
     assert rig.published() == calm[0]
@@ -235,3 +255,27 @@ def test_a_second_monitor_fences_the_first(rig: Rig) -> None:
     with pytest.raises(WeirError, match="second monitor"):
         go_on()
     rig.read_on(0.5)
+
+
+def test_labels_of_a_partition_that_comes_later_are_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.monitor.LOOK_S", 0.2)
+    rig.start()
+    found = tape(rig.name)[:200]
+    predictions = [record for record in found if record[0].endswith("predictions")]
+    rig.send(predictions)
+    rig.read_on(0.5)
+    (grown,) = rig.admin.create_partitions([NewPartitions(f"{rig.name}.outcomes", PARTITIONS + 1)]).values()
+    grown.result(10)
+    rig.send([(topic, PARTITIONS, value) for topic, _, value in found if topic.endswith("outcomes")])
+    rig.until(lambda: rig.monitor.counts.matched == len(found) - len(predictions))
+    rig.monitor.close()
+
+
+def test_blocks_of_another_length_are_refused(rig: Rig) -> None:
+    rig.start()
+    rig.send(tape(rig.name)[:400])
+    rig.until(lambda: rig.monitor.last_block is not None)
+    rig.monitor.close()
+    rig.pipeline = shop(rig.name, every="2m")
+    with pytest.raises(UsageError, match="blocks of 60 s; their length cannot be changed"):
+        rig.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monitors.join import Label
-from monitors.join_store import JoinStore, JoinStoreAway, Segment
+from monitors.join_store import JoinStateLost, JoinStateTaken, JoinStore, JoinStoreAway, Segment
 from tests.redis_server import RedisServer
 
 TTL_MS = 60_000
@@ -87,3 +87,40 @@ def test_a_server_that_is_away_is_an_error_that_names_it(store: JoinStore, redis
     redis_server.start()
     store.write("ab", 1, b"one", segment("x"))
     assert store.load("ab", 1) is not None
+
+
+def test_a_redis_that_lost_its_data_under_a_monitor_is_found_out_before_the_next_write(
+    store: JoinStore, redis_server: RedisServer
+) -> None:
+    store.write("ab", 1, b"one", segment("x"))
+    with redis_server.admin() as admin:
+        admin.flushall()
+    with pytest.raises(JoinStateLost):
+        store.write("ab", 2, b"two", segment("y"))
+    assert store.load("ab", 2) is None
+
+
+def test_a_monitor_whose_place_was_taken_writes_nothing(redis_server: RedisServer) -> None:
+    first, second = (JoinStore(redis_server.url, "taken", TTL_MS) for _ in range(2))
+    first.write("ab", 1, b"one", segment("x"))
+    assert second.load("ab", 1) is not None
+    with pytest.raises(JoinStateTaken):
+        first.write("ab", 2, b"a ghost's", segment("ghost"))
+    second.write("ab", 2, b"two", Segment())
+    loaded = second.load("ab", 2)
+    assert loaded is not None
+    assert (loaded.state, loaded.segments) == (b"two", [(1, segment("x"))])
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("kind", ["head", "segment"])
+def test_what_cannot_be_read_is_not_there(store: JoinStore, redis_server: RedisServer, kind: str) -> None:
+    store.write("ab", 1, b"one", segment("x"))
+    with redis_server.admin() as admin:
+        (key,) = (key for key in admin.scan_iter(f"*:{kind}:ab*") if b"not_there" in key)
+        if kind == "head":
+            admin.hset(key, "1", b"rubbish")
+        else:
+            admin.set(key, b"rubbish")
+    assert store.load("ab", 1) is None

@@ -1,0 +1,135 @@
+"""What a monitor takes up that was left by one of another declaration, or that is not whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from features.spec import Category
+from monitors.archive import Archive
+from monitors.block import Block
+from monitors.errors import RecordRefused
+from monitors.join import Label
+from monitors.join_store import Loaded, Segment
+from streams import Blocks, Event, Labels, Pipeline, Source
+from streams.loop_state import LoopState, feature_kinds
+
+MINUTE = 60_000
+
+
+class Order(Event):
+    order: str
+    user: str
+    shop: str
+    amount: float
+    ts: int
+
+
+class Outcome(Event):
+    order: str
+    bad: int
+    ts: int
+
+
+def pipeline(feature: str = "amount") -> Pipeline:
+    orders = Source("orders", Order, key="user", id="order", time="ts")
+    labels = Labels("outcomes", Outcome, id="order", value="bad", time="ts", within="10m")
+    features = [orders.field(feature) if feature == "amount" else orders.category(feature, ["x", "y"])]
+    return Pipeline("shop", score=orders, features=features, model="shop", labels=labels, blocks=Blocks(every="1m"))
+
+
+def state(folder: Path, feature: str = "amount") -> LoopState:
+    declared = pipeline(feature)
+    partitions = {declared.topics.predictions: 1, "outcomes": 1}
+    return LoopState(declared, Archive(folder, feature_kinds(declared)), partitions)
+
+
+class Message:
+    def __init__(self, offset: int, value: bytes) -> None:
+        self._offset, self._value = offset, value
+
+    def value(self) -> bytes:
+        return self._value
+
+    def offset(self) -> int:
+        return self._offset
+
+    def partition(self) -> int:
+        return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 10**15
+
+    def headers(self) -> None:
+        return None
+
+
+def prediction(offset: int, at: int, **features: Any) -> Message:
+    value = {
+        "id": f"o{offset}", "key": "u", "time": at, "source": {"topic": "orders", "partition": 0, "offset": offset},
+        "model": "shop", "version": "1", "arm": "champion", "deployment": "d", "score": 0.5, "shadows": {},
+        "features": features,
+    }  # fmt: skip
+    return Message(offset, msgspec.json.encode(value))
+
+
+def label(offset: int, order: str, at: int, bad: int = 1) -> Message:
+    return Message(offset, msgspec.json.encode({"order": order, "bad": bad, "ts": at}))
+
+
+def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
+    fresh = state(tmp_path)
+    with pytest.raises(RecordRefused):
+        fresh.restore(Loaded(b"\x80", []))
+    with pytest.raises(RecordRefused):
+        fresh.restore(Loaded(b"rubbish", []))
+
+
+def test_predictions_whose_features_are_of_another_kind_by_now_wait_no_more(tmp_path: Path) -> None:
+    assert isinstance(pipeline("shop").spec.features[0], Category)
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, MINUTE, amount=3.5)])
+    segment = before.segment()
+    raw = msgspec.json.decode(segment.predictions[0])
+    raw["features"] = {"shop": 7}  # was a number, is a category
+    after = state(tmp_path, "shop")
+    kept = Segment((msgspec.json.encode(raw), *segment.predictions))
+    after.restore(Loaded(before.snapshot(), [(1, kept)]))
+    assert after.join.pending == (1, 0)  # one that lacks the feature still waits
+
+
+def test_open_blocks_that_begin_anew_begin_after_the_last_closed_one(tmp_path: Path) -> None:
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, 5 * MINUTE, amount=3.5)])
+    after = state(tmp_path, "shop")
+    after.restore(Loaded(before.snapshot(), []), Block("shop-9", "shop", 9, 9 * MINUTE, 10 * MINUTE))
+    after.take_predictions([prediction(1, 5 * MINUTE, shop="x"), prediction(2, 30 * MINUTE, shop="x")])
+    closed = after.close_blocks({}, finished=True)
+    assert [(block.number, block.late) for block in closed] == [(10, 1), (30, 0)]
+
+
+def test_a_label_that_came_again_after_it_was_forgotten_is_one_label(tmp_path: Path) -> None:
+    first, again = Label("o1", MINUTE, 1.0), Label("o1", 20 * MINUTE, 0.0)
+    waits = Label("o2", 15 * MINUTE, 1.0)  # keeps the first segment
+    fresh = state(tmp_path)
+    fresh.restore(Loaded(state(tmp_path).snapshot(), [(1, Segment((), (first, waits))), (2, Segment((), (again,)))]))
+    assert fresh.join.pending == (0, 2)
+    fresh.expire(finished=True)
+    assert fresh.join.pending == (0, 0)
+    assert sorted(fresh.committed(3, [])) == [1, 2]
+
+
+def test_a_segment_of_which_nothing_is_needed_goes_after_the_next_commit(tmp_path: Path) -> None:
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, MINUTE, amount=1.0)])
+    before.take_labels([label(0, "o0", 2 * MINUTE)])
+    predictions = Segment(before.segment().predictions)
+    snapshot = before.snapshot()
+    before.archive.flush("ab", 1)
+    after = state(tmp_path)
+    after.restore(Loaded(snapshot, [(1, predictions)]))
+    assert after.committed(2, []) == [1]
+    assert after.committed(3, []) == []
