@@ -77,6 +77,11 @@ class SeenOffsets:
             self._seen[partition] = np.ones(self._horizon, dtype=bool)
             self._end[partition] = end
 
+    def forget(self, partition: int) -> None:
+        """Its offsets count anew."""
+        self._seen.pop(partition, None)
+        self._end.pop(partition, None)
+
     def add(self, places: Sequence[tuple[int, int]]) -> list[bool]:
         """For each (partition, offset) whether it is new; marks them all as seen."""
         return [self._add(partition, offset) for partition, offset in places]

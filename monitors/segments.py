@@ -12,6 +12,7 @@ class Segments:
     def __init__(self) -> None:
         self._of: dict[Hashable, int] = {}
         self._left: Counter[int] = Counter()
+        self._emptied: list[int] = []
 
     def __len__(self) -> int:
         """Segments that are needed."""
@@ -21,12 +22,14 @@ class Segments:
         """`names` lie in the segment `number`."""
         added = dict.fromkeys(names, number)
         if added:
+            if again := added.keys() & self._of.keys():  # they lie in the later one from now on
+                self._emptied = self.remove(again)
             self._of.update(added)
             self._left[number] += len(added)
 
     def remove(self, names: Iterable[Hashable]) -> list[int]:
         """`names` are not needed any more; returns the segments of which nothing is."""
-        empty = []
+        empty, self._emptied = self._emptied, []
         for name in names:
             number = self._of.pop(name, None)
             if number is None:

@@ -42,11 +42,15 @@ def feature_kinds(pipeline: Pipeline) -> Kinds:
 
 
 class _Snapshot(msgspec.Struct):
-    """ends: by partition of the scored topic, the offset after the last that was predicted; clocks: by topic."""
+    """ends: by partition of the scored topic, the offset after the last that was predicted; clocks: by topic.
+
+    sources: by partition, the id that the scored topic had.
+    """
 
     ends: dict[int, int]
     clocks: dict[str, dict[int, int]]
     blocks: bytes
+    sources: dict[int, str] = {}
 
 
 @dataclass
@@ -62,6 +66,8 @@ class LoopState:
     """The join, the open blocks, the archive's next rows. Not for several threads.
 
     partitions: of each topic that is read. waits: whether events of a partition still wait for their predictions.
+    source_id: the id that the scored topic has now, empty where it is not known. One that was deleted and made again
+    has another, and counts its offsets anew: then an offset that comes again is no duplicate.
     """
 
     def __init__(
@@ -70,7 +76,10 @@ class LoopState:
         archive: Archive,
         partitions: dict[str, int],
         waits: Callable[[int], bool] = lambda _: False,
+        source_id: Callable[[], str] = lambda: "",
     ) -> None:
+        self._source_id = source_id
+        self._sources: dict[int, str] = {}
         kinds = feature_kinds(pipeline)
         self._predictions_topic = pipeline.topics.predictions
         self._labels_topic = pipeline.labels.topic if pipeline.labels else None
@@ -101,7 +110,7 @@ class LoopState:
         """Records of the predictions topic, in the order read. Returns what was new, and the pairs that it made."""
         found = self._decoded(messages)
         _advance(self.clocks[self._predictions_topic], [(p.source.partition, p.time) for p, _ in found])
-        is_new = self.seen.add([p.place for p, _ in found])
+        is_new = self._new([p.place for p, _ in found])
         fresh = found if all(is_new) else [pair for pair, first in zip(found, is_new, strict=True) if first]
         new = [prediction for prediction, _ in fresh]
         self._new_predictions.update([(prediction.place, value) for prediction, value in fresh])
@@ -144,7 +153,7 @@ class LoopState:
 
     def snapshot(self) -> bytes:
         clocks = {topic: clock.times for topic, clock in self.clocks.items()}
-        return msgspec.msgpack.encode(_Snapshot(self.seen.ends, clocks, self.blocks.snapshot()))
+        return msgspec.msgpack.encode(_Snapshot(self.seen.ends, clocks, self.blocks.snapshot(), self._sources))
 
     def committed(self, number: int, archived: Iterable[Joined]) -> list[int]:
         """The commit `number` was made, with these rows archived; returns the segments that nobody needs any more."""
@@ -168,6 +177,7 @@ class LoopState:
         except msgspec.MsgspecError as error:
             raise RecordRefused(f"not a snapshot: {error}") from None
         self.seen.restore(snapshot.ends)
+        self._sources = dict(snapshot.sources)
         for topic, times in snapshot.clocks.items():
             if topic in self.clocks:
                 self.clocks[topic].restore(times)
@@ -218,6 +228,23 @@ class LoopState:
         """What was read so far was read for the second time: it is not counted."""
         self.join.counts = JoinCounts()
         self.join.forgotten.clear()
+
+    def _new(self, places: list[tuple[int, int]]) -> list[bool]:
+        """Which of (partition, offset) have not been seen; marks them as seen."""
+        is_new = self.seen.add(places)
+        partitions = {partition for partition, _ in places}
+        repeated = {partition for (partition, _), new in zip(places, is_new, strict=True) if not new}
+        if repeated or not partitions <= self._sources.keys():
+            found = self._source_id()
+            for partition in partitions if found else ():
+                if self._sources.setdefault(partition, found) != found and partition in repeated:
+                    log.warning("the scored topic was made again, its offsets count anew", partition=partition)
+                    self._sources[partition] = found
+                    self.seen.forget(partition)
+                    again = [at for at, place in enumerate(places) if place[0] == partition and not is_new[at]]
+                    for at, new in zip(again, self.seen.add([places[at] for at in again]), strict=True):
+                        is_new[at] = new
+        return is_new
 
     def _decoded(self, messages: Sequence[Any]) -> list[tuple[Prediction, bytes]]:
         """Predictions with their raw values. Tried whole; only when that fails is each record tried alone."""

@@ -40,6 +40,7 @@ from streams.pipeline import Pipeline
 from streams.settings import Settings
 from streams.source_lag import SourceLag
 from streams.take_up import read_topics, take_up
+from streams.topic_ids import TopicIds
 from streams.tracing import Tracer
 
 log = structlog.get_logger(__name__)
@@ -121,6 +122,8 @@ class Monitor:
         self._admin = AdminClient(self._base)
         workers = consumer_config(settings, self._base, worker_group(pipeline))
         self._source_lag = SourceLag(workers, pipeline.lead.topic)
+        lead, ids = pipeline.lead.topic, TopicIds(None if self._embedded else self._admin, [pipeline.lead.topic])
+        self._source_id = lambda: ids.now(lead)
         self._outputs: LoopOutputs
         if self._embedded:
             self._outputs = Plain(self._base, lambda: self._consumer)
@@ -411,7 +414,14 @@ class Monitor:
 
     def _take_up(self, counts: dict[str, int]) -> None:
         taken = take_up(
-            self._pipeline, self._base, self._consumer, self._store, self._folder, counts, self._source_lag.waits
+            self._pipeline,
+            self._base,
+            self._consumer,
+            self._store,
+            self._folder,
+            counts,
+            self._source_lag.waits,
+            self._source_id,
         )
         self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
         self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions

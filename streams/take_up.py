@@ -64,13 +64,18 @@ def take_up(
     folder: Path,
     counts: dict[str, int],
     waits: Callable[[int], bool],
+    source_id: Callable[[], str],
 ) -> Taken:
-    """counts: partitions of each topic. waits: see LoopState. Raises BrokerUnavailable, JoinStoreAway, UsageError."""
+    """counts: partitions of each topic. waits, source_id: see LoopState.
+
+    Raises BrokerUnavailable, JoinStoreAway, UsageError.
+    """
     own, read = pipeline.topics, read_topics(pipeline)
     committed = _committed(consumer, [TopicPartition(topic, p) for topic in read for p in range(counts[topic])])
     archive = Archive(folder, feature_kinds(pipeline))
     clocked = {topic: counts[topic] for topic in read if topic != own.dead_letters}
-    taken = Taken(LoopState(pipeline, archive, clocked, waits), LoopFolds(pipeline), os.urandom(4).hex())
+    state = LoopState(pipeline, archive, clocked, waits, source_id)
+    taken = Taken(state, LoopFolds(pipeline), os.urandom(4).hex())
     taken.positions = {topic: {} for topic in read}
     for found in committed:
         if found.offset >= 0:

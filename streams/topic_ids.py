@@ -27,6 +27,10 @@ class TopicIds:
         """Empty where it is not known."""
         return self._known.get(topic, "")
 
+    def now(self, topic: str) -> str:
+        """As it is now; empty where that is not to be had. Blocks."""
+        return self._ask().get(topic, "")
+
     def changed(self) -> str:
         """The topic that is another one by now; empty if none is, as long as it is away, too. Blocks."""
         for topic, found in self._ask().items():

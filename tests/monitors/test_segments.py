@@ -19,3 +19,12 @@ def test_what_is_removed_twice_counts_once() -> None:
     segments.add(1, ["a", "b"])
     assert segments.remove(["a", "a"]) == []
     assert len(segments) == 1
+
+
+def test_a_name_that_comes_again_is_of_the_later_segment() -> None:
+    segments = Segments()
+    segments.add(1, ["a"])
+    segments.add(2, ["a", "b"])
+    assert segments.remove(["b"]) == [1]
+    assert segments.remove(["a"]) == [2]
+    assert len(segments) == 0

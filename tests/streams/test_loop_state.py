@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ def pipeline(feature: str = "amount") -> Pipeline:
     return Pipeline("shop", score=orders, features=features, model="shop", labels=labels, blocks=Blocks(every="1m"))
 
 
-def state(folder: Path, feature: str = "amount") -> LoopState:
+def state(folder: Path, feature: str = "amount", source_id: Callable[[], str] = lambda: "") -> LoopState:
     declared = pipeline(feature)
     partitions = {declared.topics.predictions: 1, "outcomes": 1}
-    return LoopState(declared, Archive(folder, feature_kinds(declared)), partitions)
+    return LoopState(declared, Archive(folder, feature_kinds(declared)), partitions, source_id=source_id)
 
 
 class Message:
@@ -133,3 +134,27 @@ def test_a_segment_of_which_nothing_is_needed_goes_after_the_next_commit(tmp_pat
     after.restore(Loaded(snapshot, [(1, predictions)]))
     assert after.committed(2, []) == [1]
     assert after.committed(3, []) == []
+
+
+def test_offsets_of_a_scored_topic_that_was_made_again_are_no_duplicates(tmp_path: Path) -> None:
+    made = ["first"]
+    before = state(tmp_path, source_id=lambda: made[0])
+    before.take_predictions([prediction(offset, MINUTE, amount=1.0) for offset in range(5)])
+    made[0] = "second"
+    taken, _ = before.take_predictions([prediction(5, MINUTE, amount=1.0)])  # of the first one, still
+    assert len(taken.new) == 1
+    after = state(tmp_path, source_id=lambda: made[0])
+    after.restore(Loaded(before.snapshot(), []))
+    taken, _ = after.take_predictions(
+        [prediction(offset, 2 * MINUTE, amount=1.0) for offset in (6, 0, 1, 1)]  # 6 is of the old one
+    )
+    assert ([p.source.offset for p in taken.new], taken.repeated) == ([6, 0, 1], 1)
+    taken, _ = after.take_predictions([prediction(offset, 2 * MINUTE, amount=1.0) for offset in (0, 1, 2)])
+    assert ([p.source.offset for p in taken.new], taken.repeated) == ([2], 2)
+
+
+def test_without_ids_what_comes_again_is_a_duplicate(tmp_path: Path) -> None:
+    fresh = state(tmp_path)
+    for _ in range(2):
+        taken, _ = fresh.take_predictions([prediction(0, MINUTE, amount=1.0)])
+    assert taken.repeated == 1
