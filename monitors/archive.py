@@ -51,6 +51,11 @@ class Archive:
         return len(self._waiting)
 
     @property
+    def waiting(self) -> Sequence[Joined]:
+        """Rows not yet written."""
+        return self._waiting
+
+    @property
     def full(self) -> bool:
         """Whether there is enough for a file."""
         return len(self._waiting) >= self._rows

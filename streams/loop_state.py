@@ -44,13 +44,15 @@ def feature_kinds(pipeline: Pipeline) -> Kinds:
 class _Snapshot(msgspec.Struct):
     """ends: by partition of the scored topic, the offset after the last that was predicted; clocks: by topic.
 
-    sources: by partition, the id that the scored topic had.
+    sources: by partition, the id that the scored topic had. given_up: places of predictions that stay without a label,
+    where the archive does not have them yet: they have been counted.
     """
 
     ends: dict[int, int]
     clocks: dict[str, dict[int, int]]
     blocks: bytes
     sources: dict[int, str] = {}
+    given_up: list[tuple[int, int]] = []
 
 
 @dataclass
@@ -153,7 +155,10 @@ class LoopState:
 
     def snapshot(self) -> bytes:
         clocks = {topic: clock.times for topic, clock in self.clocks.items()}
-        return msgspec.msgpack.encode(_Snapshot(self.seen.ends, clocks, self.blocks.snapshot(), self._sources))
+        given_up = [row.prediction.place for row in self.archive.waiting if row.label is None]
+        return msgspec.msgpack.encode(
+            _Snapshot(self.seen.ends, clocks, self.blocks.snapshot(), self._sources, given_up)
+        )
 
     def committed(self, number: int, archived: Iterable[Joined]) -> list[int]:
         """The commit `number` was made, with these rows archived; returns the segments that nobody needs any more."""
@@ -162,8 +167,10 @@ class LoopState:
         self._new_predictions, self._new_labels = {}, {}
         empty, self._needless = self._needless, []
         empty += self._segments.remove(row.prediction.place for row in archived)
-        empty += self._segments.remove(self.join.forgotten)
-        self.join.forgotten.clear()
+        # Who takes up needs the labels of rows that the archive does not have yet.
+        needed = {row.prediction.id for row in self.archive.waiting} if self.join.forgotten else set()
+        empty += self._segments.remove([name for name in self.join.forgotten if name not in needed])
+        self.join.forgotten = [name for name in self.join.forgotten if name in needed]
         return empty
 
     def restore(self, loaded: Loaded, last: Block | None = None) -> None:
@@ -190,7 +197,10 @@ class LoopState:
         segments = [(n, self._still(segment.predictions), segment.labels) for n, segment in loaded.segments]
         # An id comes twice where its first label was forgotten, but not yet its segment.
         newest = {label.id: number for number, _, found in segments for label in found}
-        oldest = min((p.time for _, predictions, _ in segments for p in predictions), default=0)
+        # Labels, too, are of predictions that the archive may have: these are at most `within` older.
+        reach = [p.time for _, predictions, _ in segments for p in predictions]
+        reach += [label.time - self.join.within_ms for _, _, found in segments for label in found]
+        oldest = min(reach, default=0)
         archived = self.archive.places(oldest)
         waiting: list[Prediction] = []
         labels: list[Label] = []
@@ -203,6 +213,9 @@ class LoopState:
                 self._needless.append(number)
             waiting += left
             labels += found
+        given_up = set(snapshot.given_up)
+        self.archive.add([Joined(p, None) for p in waiting if p.place in given_up])
+        waiting = [p for p in waiting if p.place not in given_up]
         self.archive.add(self.join.restore(waiting, labels, set(archived.values())))
 
     def _still(self, values: Iterable[bytes]) -> list[Prediction]:

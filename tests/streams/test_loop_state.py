@@ -158,3 +158,55 @@ def test_without_ids_what_comes_again_is_a_duplicate(tmp_path: Path) -> None:
     for _ in range(2):
         taken, _ = fresh.take_predictions([prediction(0, MINUTE, amount=1.0)])
     assert taken.repeated == 1
+
+
+def crashed(before: LoopState, folder: Path, segments: list[tuple[int, Segment]]) -> LoopState:
+    """What the next one takes up after a commit."""
+    after = state(folder)
+    after.restore(Loaded(before.snapshot(), segments))
+    return after
+
+
+def missing_and_unmatched(found: LoopState) -> tuple[int, int]:
+    closed = found.close_blocks({}, finished=True)
+    return sum(block.labels.missing for block in closed), sum(block.labels.unmatched for block in closed)
+
+
+def test_a_prediction_that_was_given_up_and_is_not_archived_yet_is_not_given_up_again(tmp_path: Path) -> None:
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, MINUTE, amount=1.0)])
+    first = before.segment()
+    before.take_labels([label(0, "nobody", 12 * MINUTE)])
+    before.expire()
+    after = crashed(before, tmp_path, [(1, first)])
+    assert after.join.pending == (0, 0)
+    assert [row.label for row in after.archive.waiting] == [None]
+    after.expire(finished=True)
+    assert missing_and_unmatched(after)[0] == 1
+
+
+def test_a_label_stays_until_its_pair_is_archived(tmp_path: Path) -> None:
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, MINUTE, amount=1.0)])
+    before.take_labels([label(0, "o0", 2 * MINUTE)])
+    first = before.segment()
+    assert before.committed(1, []) == []
+    before.take_predictions([prediction(1, 30 * MINUTE, amount=1.0)])
+    before.expire()  # the label is forgotten
+    assert before.committed(2, []) == []
+    after = crashed(before, tmp_path, [(1, first)])
+    assert [row.label and row.label.id for row in after.archive.waiting] == ["o0"]
+    assert before.committed(3, before.archive.flush("ab", 3)) == [1]
+
+
+def test_a_label_whose_prediction_is_archived_is_not_without_one(tmp_path: Path) -> None:
+    before = state(tmp_path)
+    before.take_predictions([prediction(0, MINUTE, amount=1.0)])
+    before.take_labels([label(0, "o0", 9 * MINUTE)])
+    labels = Segment((), before.segment().labels)
+    before.archive.flush("ab", 1)
+    before.committed(1, [])
+    before.take_predictions([prediction(1, 8 * MINUTE, amount=1.0)])
+    after = crashed(before, tmp_path, [(1, labels), (2, Segment(before.segment().predictions))])
+    after.expire(finished=True)
+    assert missing_and_unmatched(after)[1] == 0
