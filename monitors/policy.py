@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass
 
 from monitors.block import Block
@@ -77,8 +77,14 @@ class RetrainFold:
         self._last: int | None = None
         self._recent: deque[int] = deque()
 
-    def update(self, block: Block, drifts: Iterable[Drift] = ()) -> list[RetrainEvent]:
-        """The events, one or none, that `block` brings. A block that is not newer than the last changes nothing."""
+    def update(
+        self, block: Block, drifts: Iterable[Drift] = (), published: Container[str] | None = None
+    ) -> list[RetrainEvent]:
+        """The events, one or none, that `block` brings. A block that is not newer than the last changes nothing.
+
+        published: where blocks of the past are folded again, the ids of the events that came of them then. With another
+        policy they would have brought others: these never were, and what would have caused them stays open.
+        """
         if self._number is not None and block.number <= self._number:
             return []
         self._count(block)
@@ -90,6 +96,8 @@ class RetrainFold:
             return []
         found = tuple(self._drifts) if reason == "drift" else ()
         event = self._event(reason, found or (block.number,), found)
+        if published is not None and event.id not in published:
+            return []
         self._answer(event)
         return [event]
 

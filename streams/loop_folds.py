@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from monitors.block import Block
@@ -14,11 +14,12 @@ from streams.pipeline import Pipeline
 
 
 class Outcome(NamedTuple):
-    """What a block brought."""
+    """What a block brought. known: the block itself was published before."""
 
     block: Block
     drifts: tuple[Drift, ...] = ()
     retrains: tuple[RetrainEvent, ...] = ()
+    known: bool = False
 
 
 class LoopFolds:
@@ -43,16 +44,28 @@ class LoopFolds:
         if self._retrain is not None:
             self._retrain.requested(event)
 
-    def replay(self, blocks: Iterable[Block], requests: Sequence[RetrainEvent]) -> Outcome | None:
-        """Takes up what was published: blocks, manual events at their times. Returns what the last block brought."""
+    def replay(
+        self, found: Iterable[Block], published: Sequence[RetrainEvent], drifts: Container[str]
+    ) -> Outcome | None:
+        """Takes up what was published: blocks in their order, retrain events, ids of drifts. The declaration may have
+        changed since: what it makes of the past counts only where it was published then.
+
+        Returns what the last block brings by now, published or not.
+        """
+        ids = {event.id for event in published}
+        ahead = sorted(published, key=lambda event: (event.range.to, event.id))
+        blocks = list(found)
         last = None
-        ahead = sorted(requests, key=lambda event: (event.range.to, event.id))
         for block in blocks:
             if self.last is not None and block.number <= self.last.number:
                 continue
             while ahead and ahead[0].range.to < block.end:
                 self.requested(ahead.pop(0))
-            last = self.update(block)
+            newest = block.number == blocks[-1].number
+            self.last = block
+            seen = tuple(d for d in self._drift.update(block) if newest or d.id in drifts)
+            retrains = self._retrain.update(block, seen, None if newest else ids) if self._retrain else ()
+            last = Outcome(block, seen, tuple(retrains), known=True)
         for event in ahead:
             self.requested(event)
         return last

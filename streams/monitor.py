@@ -356,8 +356,9 @@ class Monitor:
     def _records(self, pending: _Commit) -> list[Record]:
         own, headers = self._pipeline.topics, pending.headers
         records = []
-        for block, drifts, retrains in pending.outcomes:
-            records.append(Record(own.blocks, block.id.encode(), blocks.to_json(block)))
+        for block, drifts, retrains, known in pending.outcomes:
+            if not known:
+                records.append(Record(own.blocks, block.id.encode(), blocks.to_json(block)))
             for topic, events in ((own.drift, drifts), (own.retrain, retrains)):
                 records += [Record(topic, e.id.encode(), loop.to_json(e), headers.get(e.id, ())) for e in events]
         return records
@@ -426,7 +427,7 @@ class Monitor:
         self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
         self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions
         self._archived, self._needless, self._counts = [], [], counts
-        self._pending = self._commit_of([taken.unpublished]) if taken.unpublished and self._embedded else None
+        self._pending = self._commit_of([taken.unpublished]) if taken.unpublished else None
         self._moved = taken.rebuilt  # what was made anew is to be kept
         self._consumer.assign(taken.starts)
 

@@ -42,7 +42,8 @@ class Taken:
     """incarnation, number: of the last commit, and what its state in Redis goes by; 0 = none was made.
 
     positions: next offsets by topic and partition. starts: where to read, retrain events by hand included.
-    unpublished: what the last block brought, where that is not on its topics: only without transactions.
+    unpublished: what the last block brings, where that is not on its topics: there was no transaction, or the
+    declaration has changed since.
     rebuilt: the state is not that of Redis.
     """
 
@@ -81,7 +82,7 @@ def take_up(
         if found.offset >= 0:
             taken.positions[found.topic][found.partition] = found.offset
     published = _Published(base, pipeline, counts)
-    last = taken.folds.replay(published.blocks(), published.requests)
+    last = taken.folds.replay(published.blocks, published.retrains, published.drifts)
     if last is not None and not published.holds(last):
         taken.unpublished = last
     if taken.folds.last is not None:
@@ -149,43 +150,34 @@ def _check_length(pipeline: Pipeline, last: blocks.Block) -> None:
 
 
 class _Published:
-    """What is on the loop's topics. requests: retrain events by hand; ends: of the retrain topic, by partition."""
+    """What is on the loop's topics. retrains: the events; ends: of their topic, by partition; drifts: their ids."""
 
     def __init__(self, base: Config, pipeline: Pipeline, counts: dict[str, int]) -> None:
-        self._base, self._topics, self._counts = base, pipeline.topics, counts
-        self.requests: list[RetrainEvent] = []
-        self.ends = dict.fromkeys(range(counts[self._topics.retrain]), 0)
-        self._retrains: set[str] = set()
-        for message in read_topic(base, self._topics.retrain, counts[self._topics.retrain]):
+        own = pipeline.topics
+        self.retrains: list[RetrainEvent] = []
+        self.ends = dict.fromkeys(range(counts[own.retrain]), 0)
+        for message in read_topic(base, own.retrain, counts[own.retrain]):
             self.ends[message.partition()] = message.offset() + 1
             try:
-                event = loop.retrain_from_json(message.value() or b"")
+                self.retrains.append(loop.retrain_from_json(message.value() or b""))
             except RecordRefused as error:
                 log.warning("not a retrain event", offset=message.offset(), reason=str(error))
-                continue
-            self._retrains.add(event.id)
-            if event.reason == "manual":
-                self.requests.append(event)
-
-    def blocks(self) -> list[blocks.Block]:
+        self.drifts = {
+            (m.key() or b"").decode(errors="replace") for m in read_topic(base, own.drift, counts[own.drift])
+        }
+        self.blocks: list[blocks.Block] = []
         """In their order; one that was published twice comes twice."""
-        found = []
-        for message in read_topic(self._base, self._topics.blocks, self._counts[self._topics.blocks]):
+        for message in read_topic(base, own.blocks, counts[own.blocks]):
             try:
-                found.append(blocks.from_json(message.value() or b""))
+                self.blocks.append(blocks.from_json(message.value() or b""))
             except RecordRefused as error:
                 log.warning("not a block", offset=message.offset(), reason=str(error))
-        return sorted(found, key=lambda block: block.number)
+        self.blocks.sort(key=lambda block: block.number)
 
     def holds(self, outcome: Outcome) -> bool:
         """Whether what a block brought was published with it."""
-        if any(event.id not in self._retrains for event in outcome.retrains):
-            return False
-        if not outcome.drifts:
-            return True
-        messages = read_topic(self._base, self._topics.drift, self._counts[self._topics.drift])
-        known = {message.key() for message in messages}
-        return all(drift.id.encode() in known for drift in outcome.drifts)
+        known = {event.id for event in self.retrains}
+        return {e.id for e in outcome.retrains} <= known and {d.id for d in outcome.drifts} <= self.drifts
 
 
 def _committed(consumer: Consumer, wanted: list[TopicPartition]) -> list[TopicPartition]:
