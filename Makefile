@@ -32,7 +32,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server promtool
 	@$(PY) -m loadtest.kafka >&2
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server
