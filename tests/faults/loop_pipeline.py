@@ -57,7 +57,7 @@ def loop(name: str) -> Pipeline:
                 cooldown=100,
             )
         ],
-        retrain=Retrain(on=["feature.amount"], min_labels=3000, cooldown="1h", budget=9),
+        retrain=Retrain(on=["feature.amount"], min_labels=3000, cooldown="3h", budget=9),
         rollout=Rollout(rows=600, guard_rows=1200, margin=0.05, calibration=0.3),
     )
 
