@@ -33,6 +33,10 @@ def loop_kill(grounds: Grounds, count: int) -> Row:
             elif not training and killed * len(system.records) < count * system.sent:
                 system.kill(ROLES[killed % len(ROLES)])
                 killed += 1
+        while killed < count:
+            system.kill(ROLES[killed % len(ROLES)])
+            killed += 1
+            time.sleep(2.0)
         system.settled()
         row.notes.append(f"{killed} kills, {len(in_training)} of them in a training")
         if not in_training:
