@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,11 +22,13 @@ import numpy as np
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined, unused-ignore]
 
+from loadtest import scrape
 from loadtest.kafka import KafkaCluster
 from loadtest.measure import steady, watch
 from loadtest.monitored import pipeline
 from loadtest.report import machine
 from loadtest.valkey import Valkey
+from streams.errors import WeirError
 from streams.kafka import create_topics
 from streams.settings import PREFIX
 
@@ -166,9 +167,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _metric(http: str, name: str, label: str = "") -> float:
     """The sum of a metric's series whose labels hold `label`; 0 where nothing listens yet."""
     try:
-        with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-    except OSError:
+        return scrape.total(scrape.page(http), name, label)
+    except WeirError:
         return 0.0
-    named = (line.rpartition(" ") for line in lines if line.startswith((name + " ", name + "{")))
-    return sum(float(value) for series, _, value in named if label in series)

@@ -26,6 +26,13 @@ def page(address: str) -> str:
         connection.close()
 
 
+def total(text: str, name: str, label: str = "") -> float:
+    """The sum of a metric's series, of those alone whose labels hold the text `label`."""
+    lines = text.splitlines()
+    named = (line.rpartition(" ") for line in lines if line.startswith((name + " ", name + "{")))
+    return sum(float(value) for series, _, value in named if label in series)
+
+
 def buckets(text: str, name: str, **labels: str) -> Buckets:
     """Of the histogram `name` with `labels`; empty where the page has none."""
     found: dict[float, float] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.payments import model as payments_model
+from loadtest import scrape
 from loadtest.kafka import KafkaCluster
 from loadtest.systems import PIPELINE
 from loadtest.valkey import Valkey
@@ -92,9 +93,7 @@ class Worker:
     def metric(self, name: str, label: str = "") -> float:
         """The sum of a metric's series, of those alone whose labels hold the text `label`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        named = (line.rpartition(" ") for line in lines if line.startswith((name + " ", name + "{")))
-        return sum(float(value) for series, _, value in named if label in series)
+            return scrape.total(answer.read().decode(), name, label)
 
     def said(self, since: int = 0) -> list[dict[str, Any]]:
         """Its log from byte `since` on."""

@@ -180,6 +180,18 @@ def loop_topics(pipeline: Pipeline, replication: int) -> list[NewTopic]:
     ]
 
 
+def ensure_topic(admin: AdminClient, pipeline: Pipeline, topic: str, settings: Settings) -> None:
+    """Makes one of `loop_topics` where it is missing, for it is written also while no worker runs. Raises WeirError."""
+    if partition_counts(admin, [topic], embedded=settings.embedded_broker)[topic] or settings.embedded_broker:
+        return
+    wanted = next(new for new in loop_topics(pipeline, settings.replication) if new.topic == topic)
+    try:
+        admin.create_topics([wanted])[topic].result()
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise WeirError(f"topic {topic} cannot be created: {error.args[0].str()}") from error
+
+
 def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, replication: int) -> None:
     """Creates the pipeline's own topics that are missing: outputs like the sources, the loop's with one partition.
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
 
 from models import rollout
 from models.errors import ModelRefused
@@ -15,7 +15,7 @@ from models.registry import Registry
 from models.rollout import Deployment, Version
 from models.runner import Runner
 from streams.errors import UsageError, WeirError
-from streams.kafka import client_config, partition_counts, producer_config
+from streams.kafka import client_config, ensure_topic, producer_config
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 
@@ -87,7 +87,7 @@ def publish(
     """
     base = client_config(settings, broker, f"weir-{pipeline.name}-deploy", lambda _: None)
     topic = pipeline.topics.deployments
-    _ensure_topic(AdminClient(base), topic, settings)
+    ensure_topic(AdminClient(base), pipeline, topic, settings)
     errors: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -109,14 +109,3 @@ def publish_current(pipeline: Pipeline, settings: Settings, broker: str) -> Depl
     if deployment is not None:
         publish(pipeline, settings, broker, deployment)
     return deployment
-
-
-def _ensure_topic(admin: AdminClient, topic: str, settings: Settings) -> None:
-    if partition_counts(admin, [topic], embedded=settings.embedded_broker)[topic] or settings.embedded_broker:
-        return
-    wanted = NewTopic(topic, 1, settings.replication, config={"cleanup.policy": "compact"})
-    try:
-        admin.create_topics([wanted])[topic].result()
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise WeirError(f"topic {topic} cannot be created: {error.args[0].str()}") from error

@@ -9,7 +9,7 @@ import orjson
 import stamina
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from models import rollout
 from models.errors import RegistryError
@@ -17,7 +17,7 @@ from models.registry import Registry
 from models.rollout import Deployment, Version
 from streams import release
 from streams.errors import WeirError
-from streams.kafka import client_config, partition_counts, producer_config
+from streams.kafka import client_config, ensure_topic, producer_config
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 from streams.tracing import Tracer
@@ -106,7 +106,7 @@ class Routing:
         topic = self._pipeline.topics.alerts
         try:
             if self._producer is None:
-                self._ensure(topic)
+                ensure_topic(AdminClient(self._base), self._pipeline, topic, self._settings)
                 self._producer = Producer(self._config)
             body = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS)
             self._producer.produce(topic, body, kind.encode(), partition=0, on_delivery=delivered)  # in their order
@@ -115,17 +115,6 @@ class Routing:
             raise WeirError(f"an alert cannot be told on {topic}: {error}") from error
         if errors or left:
             raise WeirError(f"an alert cannot be told on {topic}: {errors[0].str() if errors else 'no answer'}")
-
-    def _ensure(self, topic: str) -> None:
-        """Makes it where it is missing: alerts are told also while no worker has run yet."""
-        admin, embedded = AdminClient(self._base), self._settings.embedded_broker
-        if partition_counts(admin, [topic], embedded=embedded)[topic] or embedded:
-            return
-        try:
-            admin.create_topics([NewTopic(topic, 1, self._settings.replication)])[topic].result()
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
 
 
 def patiently(ask: Callable[[], T]) -> T:
