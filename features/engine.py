@@ -191,9 +191,14 @@ class FeatureEngine:
         return checkpoints
 
     def written(self, checkpoint: Checkpoint, meta: Meta) -> None:
-        """The store has a checkpoint, and its meta is now `meta`: rows not changed since are clean."""
+        """The store has a checkpoint, and its meta is now `meta`: rows not changed since are clean.
+
+        Those beyond the bound, which grew while the store took nothing, may leave.
+        """
         if self._settle(checkpoint, written=True):
             self._owned[checkpoint.partition].meta = meta
+            for table in self._tables:
+                table.shrink(self._stamp)
 
     def write_failed(self, checkpoint: Checkpoint) -> bool:
         """A checkpoint was not written: its rows are dirty again, and the next one has them.

@@ -128,6 +128,11 @@ class EntityTable:
         if not written:
             self.dirty[rows] = 1
 
+    def shrink(self, stamp: int) -> None:
+        """Goes back to the bound after a time in which no row could leave; rows in use as of `stamp` stay."""
+        if (over := len(self) - self.capacity) > 0:
+            self._evict(over, stamp)
+
     def release(self, partition: int) -> None:
         """Forgets a partition and its rows, written or not."""
         self.complete.discard(partition)

@@ -29,6 +29,8 @@ compile dev $upgrade --all-extras pyproject.toml
 compile base -c "$out/dev.txt" pyproject.toml
 compile demo -c "$out/dev.txt" --extra demo pyproject.toml
 compile train -c "$out/dev.txt" --extra train pyproject.toml
+compile datasets -c "$out/dev.txt" --extra datasets pyproject.toml
+compile schemas -c "$out/dev.txt" --extra schemas pyproject.toml
 # MLflow's server for docker-compose.yml, at the version of the client.
 printf 'mlflow\n' | compile mlflow -c "$out/dev.txt" -
 # What installs the rest: uv, and what builds this package and the sdists among the dependencies.

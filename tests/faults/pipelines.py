@@ -12,6 +12,7 @@ from tests.integration import shop
 from tests.integration.tape import Record, partition_of
 
 PARTITIONS = 12
+USERS = 2000
 Kind = Literal["payments", "streams"]
 
 
@@ -50,7 +51,7 @@ def records(kind: Kind, n: int) -> list[Record]:
 
 def _payments(n: int) -> list[Record]:
     """A payment every half second, by 2,000 users: each pays four times an hour."""
-    made = Payments(users=2000, rate=2.0).records(n)
+    made = Payments(users=USERS, rate=2.0).records(n)
     return [Record(0, partition_of(r.key, PARTITIONS), r.key, r.value, r.time_ms) for r in made]
 
 

@@ -417,6 +417,20 @@ async def test_unwritten_rows_are_kept_beyond_the_bound_and_counted() -> None:
     assert only(engine).evictions == 0
 
 
+async def test_after_a_time_in_which_the_store_took_nothing_the_rows_go_back_to_their_bound() -> None:
+    store = DictStore()
+    engine = owning(spec_of(aggregate("count", "1h")), store, capacity=2)
+    await run(engine, [[payment(1, offset, user)] for offset, user in enumerate("abcd")])
+    (copy,) = engine.snapshot({0: (4, 0)})
+    engine.write_failed(copy)
+    assert only(engine).rows == 4
+    (copy,) = engine.snapshot({0: (4, 0)})
+    await engine.load(last := round_of(engine.spec, [payment(1, 4, "a")]))
+    engine.written(copy, await store.write(0, copy.follows, copy.vector, copy.rows))
+    assert only(engine).rows == 2
+    assert engine.process(last).aggregates.tolist() == [[1]], "a row that a round is about to use stays"
+
+
 async def test_a_partition_that_began_empty_asks_the_store_for_nothing_until_a_row_has_gone() -> None:
     store = DictStore()
     spec = spec_of(aggregate("count", "1h"))
