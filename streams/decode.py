@@ -55,6 +55,7 @@ class Decoder:
         self._decode = msgspec.json.Decoder(source.event).decode
         self._time = attrgetter(source.time)
         self._id = attrgetter(source.id) if source.id else None
+        self._id_is_text = any(f.name == source.id and f.kind == "string" for f in source.stream.fields)
         whole = integer_fields(source.event) & numbers & set(naming)
         nullable = {f.name for f in source.stream.fields if f.nullable}
         exact = whole - nullable
@@ -92,8 +93,10 @@ class Decoder:
             raise _Bad("key", "null")
         if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
             raise _Bad("key", "too_long")
-        ids = [str(i) for i in map(self._id, events)] if self._id else self._places(batch)
-        if max(map(len, ids), default=0) > MAX_KEY_CHARS:
+        # A text is never longer than the value that it comes in.
+        long = max(map(len, batch.values), default=0) > MAX_KEY_CHARS  # type: ignore[arg-type]
+        ids = self._ids(events) if self._id else self._places(batch)
+        if long and max(map(len, ids), default=0) > MAX_KEY_CHARS:
             raise _Bad("key", "too_long")
         fields: dict[str, Any] = {
             name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
@@ -106,7 +109,7 @@ class Decoder:
                 raise _Bad("decode", "out_of_range")
         for name, get in self._texts:
             column = list(map(get, events))
-            if max(map(len, filter(None, column)), default=0) > MAX_KEY_CHARS:
+            if long and max(map(len, filter(None, column)), default=0) > MAX_KEY_CHARS:
                 raise _Bad("key", "too_long")
             fields[name] = column
         return Decoded(
@@ -121,6 +124,10 @@ class Decoder:
             next_offset=0,
             polled_ns=batch.polled_ns,
         )
+
+    def _ids(self, events: list[Any]) -> list[str]:
+        found = list(map(self._id, events))  # type: ignore[arg-type]
+        return found if self._id_is_text and None not in found else list(map(str, found))
 
     def _places(self, batch: RecordBatch) -> list[str]:
         """Where a record stands names it if its events have no id."""

@@ -103,12 +103,13 @@ class Outputs:
     def _produce_batch(self, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int) -> None:
         # The partition goes with the call: that of a single message is ignored (confluent-kafka 2.16).
         messages: list[dict[str, Any]] = [{"value": v, "key": k} for v, k in zip(values, keys, strict=True)]
+        queued = 0
         try:
-            self._producer.produce_batch(self._predictions, messages, partition=partition)
+            queued = self._producer.produce_batch(self._predictions, messages, partition=partition)
         except (KafkaException, BufferError) as error:
             self._failed.append(str(error))
-        # A message that was not queued carries its error; none is lost silently.
-        self._failed += [str(message["_error"]) for message in messages if "_error" in message]
+        if queued < len(messages):  # one that was not queued carries its error; none is lost silently
+            self._failed += [str(message["_error"]) for message in messages if "_error" in message]
 
     def _produce(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any

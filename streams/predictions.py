@@ -1,19 +1,18 @@
-"""The prediction record, encoded from columns: JSON parts of whole columns are made at once, then filled into lines."""
+"""The prediction record: which columns of a round stand where in its JSON line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import orjson
 
 from models.rollout import Deployment
 from models.scorer import Scores
+from streams.lines import ITEMS, ROWS, Column, compile_lines, lines, pieces, plain
 from streams.rounds import ScoredRows
 
 Logged = Mapping[str, "np.ndarray | list[str | None]"]
-_NULL = b"null"
 DEGRADED = b',"degraded":"store"'
 """Marks a prediction whose features may lack what the store held when it did not answer."""
 
@@ -25,15 +24,9 @@ class PredictionEncoder:
     """
 
     def __init__(self, topic: str, names: Sequence[str]) -> None:
-        features = b",".join(_text(name) + b":%b" for name in map(_escaped, names))
-        self._names = tuple(names)
-        self._line = (
-            b'{"id":%b,"key":%b,"time":%d,"source":{"topic":'
-            + _text(_escaped(topic))
-            + b',"partition":%d,"offset":%d},'
-            b'"model":%b,"version":%b,"arm":%b,"deployment":%b,"score":%b,"shadows":%b,'
-            b'"features":{' + features + b"}%b}"
-        )
+        self._topic = orjson.dumps(topic)
+        self._names = [(name, orjson.dumps(name)) for name in names]
+        compile_lines()
 
     def of_round(
         self,
@@ -41,117 +34,123 @@ class PredictionEncoder:
         logged: Logged,
         scores: Scores | None,
         deployment: Deployment | None,
-        marks: Sequence[bytes],
+        marks: Sequence[bytes] | None = None,
     ) -> list[bytes]:
-        """The predictions of a round; scores None = unscored. marks: as for `encode`."""
-        n = len(rows)
-        nothing, shadows = [_NULL] * n, [b"{}"] * n
-        model = version = arm = score = nothing
-        if scores is not None and deployment is not None:
-            shadows = json_objects(scores.shadows, n)
-            if scores.score is not None:
-                model = [orjson.dumps(deployment.model)] * n
-                version = _by_arm([orjson.dumps(version) for _, version in scores.arms], scores.arm)
-                arm = _by_arm([orjson.dumps(arm) for arm, _ in scores.arms], scores.arm)
-                score = json_numbers(scores.score)
-                if scores.invalid:
-                    for row in scores.invalid_rows().tolist():
-                        model[row] = version[row] = arm[row] = score[row] = _NULL
-        return self.encode(
-            rows,
-            logged,
-            model=model,
-            version=version,
-            arm=arm,
-            deployment=_NULL if deployment is None else orjson.dumps(deployment.id),
-            scores=score,
-            shadows=shadows,
-            marks=marks,
-        )
+        """One JSON value a row; scores None = unscored. marks: what stands after the features, such as DEGRADED."""
+        line = _Line()
+        line.text(b'{"id":')
+        line.column(_texts(rows.ids))
+        line.text(b',"key":')
+        _key(line, rows.keys)
+        line.text(b',"time":')
+        line.column(_numbers(rows.times))
+        line.text(b',"source":{"topic":%b,"partition":' % self._topic)
+        line.column(_numbers(rows.partitions))
+        line.text(b',"offset":')
+        line.column(_numbers(rows.offsets))
+        _verdict(line, scores, deployment)
+        line.text(b',"features":{')
+        self._features(line, logged)
+        line.text(b"}")
+        if marks is not None:
+            line.column(pieces(marks))
+        line.text(b"}")
+        return lines(line.fixed, line.holes, line.columns, len(rows))
 
-    def encode(
-        self,
-        rows: ScoredRows,
-        logged: Logged,
-        *,
-        model: Sequence[bytes],
-        version: Sequence[bytes],
-        arm: Sequence[bytes],
-        deployment: bytes,
-        scores: Sequence[bytes],
-        shadows: Sequence[bytes],
-        marks: Sequence[bytes],
-    ) -> list[bytes]:
-        """One JSON value a row; the columns given as bytes are JSON already (see `json_texts`, `json_numbers`).
-
-        marks: what stands after the features, such as DEGRADED; empty as a rule.
-        """
-        n = len(rows)
-        line = self._line
-        return [
-            line % values
-            for values in zip(
-                json_texts(rows.ids),
-                json_texts([None if k is None else k.decode("utf-8", "replace") for k in rows.keys]),
-                rows.times.tolist(),
-                rows.partitions.tolist(),
-                rows.offsets.tolist(),
-                model,
-                version,
-                arm,
-                [deployment] * n,
-                scores,
-                shadows,
-                *(_json_column(logged[name]) for name in self._names),
-                marks,
-                strict=True,
-            )
-        ]
+    def _features(self, line: _Line, logged: Logged) -> None:
+        values = [logged[name] for name, _ in self._names]
+        numbers = [column for column in values if isinstance(column, np.ndarray)]
+        matrix = line.shared(_numbers(np.column_stack(numbers))) if numbers else -1
+        for place, ((_, name), column) in enumerate(zip(self._names, values, strict=True)):
+            line.text((b"," if place else b"") + name + b":")
+            if isinstance(column, np.ndarray):
+                line.hole(matrix)
+            else:
+                line.column(_texts(column))
 
 
-def _by_arm(texts: list[bytes], codes: np.ndarray) -> list[bytes]:
-    return [texts[0]] * len(codes) if len(texts) == 1 else [texts[code] for code in codes.tolist()]
+class _Line:
+    """A line being laid out: see `streams.lines.lines`."""
+
+    def __init__(self) -> None:
+        self.fixed: list[bytes] = [b""]
+        self.holes: list[int] = []
+        self.columns: list[Column] = []
+
+    def text(self, text: bytes) -> None:
+        self.fixed[-1] += text
+
+    def column(self, column: Column) -> None:
+        self.hole(self.shared(column))
+
+    def shared(self, column: Column) -> int:
+        """The number of a column that several holes will take turns at."""
+        self.columns.append(column)
+        return len(self.columns) - 1
+
+    def hole(self, column: int) -> None:
+        self.holes.append(column)
+        self.fixed.append(b"")
 
 
-def json_texts(texts: Sequence[str | None]) -> list[bytes]:
-    """JSON of each text; null for None."""
-    if None in texts:
-        return [_NULL if t is None else orjson.dumps(t) for t in texts]
-    if not texts:
-        return []
-    together = orjson.dumps(texts)
-    if b'\\",' in together:  # `",` at the end of a text would split too early
-        return list(map(orjson.dumps, texts))
-    # Inside a JSON string a quote is escaped, so that `","` can only stand between two of them.
-    return [b'"' + t + b'"' for t in together[2:-2].split(b'","')]
+def _key(line: _Line, keys: Sequence[bytes | None]) -> None:
+    given = [key for key in keys if key is not None]
+    if len(given) == len(keys) and plain(given):
+        line.text(b'"')
+        line.column(pieces(given))
+        line.text(b'"')
+    else:
+        line.column(_texts([None if key is None else key.decode("utf-8", "replace") for key in keys]))
 
 
-def json_numbers(column: np.ndarray) -> list[bytes]:
-    """JSON of each number in its shortest form, or of each row's list; null for NaN and infinities."""
-    if len(column) == 0:
-        return []
-    text = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
-    if column.ndim == 1:
-        return text[1:-1].split(b",")
-    return [b"[" + row + b"]" for row in text[2:-2].split(b"],[")]
+def _verdict(line: _Line, scores: Scores | None, deployment: Deployment | None) -> None:
+    """Model, version, arm, deployment, score and shadows: for most rounds the same text but for the scores."""
+    served = None if scores is None or scores.score is None or deployment is None else scores
+    if served is None or deployment is None:
+        line.text(b'},"model":null,"version":null,"arm":null')
+    elif len(served.arms) == 1 and not served.invalid:
+        arm, version = served.arms[0]
+        model = orjson.dumps(deployment.model)
+        line.text(b'},"model":%b,"version":%b,"arm":%b' % (model, orjson.dumps(version), orjson.dumps(arm)))
+    else:
+        line.text(b"},")
+        line.column(pieces(_by_row(served, deployment.model)))
+    line.text(b',"deployment":%b,"score":' % (b"null" if deployment is None else orjson.dumps(deployment.id)))
+    if served is None or served.score is None:
+        line.text(b"null")
+    elif served.invalid:
+        invalid = set(served.invalid_rows().tolist())
+        found = (b"null" if row in invalid else _json(score) for row, score in enumerate(served.score))
+        line.column(pieces(list(found)))
+    else:
+        line.column(_numbers(served.score, rows=served.score.ndim > 1))
+    line.text(b',"shadows":{')
+    for place, (version, shadow) in enumerate(scores.shadows.items() if scores and deployment else ()):
+        line.text((b"," if place else b"") + orjson.dumps(version) + b":")
+        line.column(_numbers(shadow, rows=shadow.ndim > 1))
+    line.text(b"}")
 
 
-def json_objects(columns: Mapping[str, np.ndarray], n: int) -> list[bytes]:
-    """One JSON object a row, of named columns [n]."""
-    if not columns:
-        return [b"{}"] * n
-    line = b"{" + b",".join(_text(name) + b":%b" for name in map(_escaped, columns)) + b"}"
-    return [line % values for values in zip(*map(json_numbers, columns.values()), strict=True)]
+def _by_row(scores: Scores, model: str) -> list[bytes]:
+    """Model, version and arm of each row; null where the model gave no finite number."""
+    texts = [
+        b'"model":%b,"version":%b,"arm":%b' % (orjson.dumps(model), orjson.dumps(version), orjson.dumps(arm))
+        for arm, version in scores.arms
+    ]
+    by_row = [texts[code] for code in scores.arm.tolist()]
+    for row in scores.invalid_rows().tolist() if scores.invalid else ():
+        by_row[row] = b'"model":null,"version":null,"arm":null'
+    return by_row
 
 
-def _json_column(column: np.ndarray | list[Any]) -> Iterable[bytes]:
-    return json_numbers(column) if isinstance(column, np.ndarray) else json_texts(column)
+def _texts(texts: Sequence[str | None]) -> Column:
+    return Column(orjson.dumps(texts), ITEMS)
 
 
-def _escaped(name: str) -> bytes:
-    return orjson.dumps(name)
+def _numbers(column: np.ndarray, *, rows: bool = False) -> Column:
+    """Each number in its shortest form, null for NaN and infinities. rows: each row is a value, a list of numbers."""
+    return Column(_json(column), ROWS if rows else ITEMS)
 
 
-def _text(encoded: bytes) -> bytes:
-    """A JSON text as part of a template, where % has a meaning."""
-    return encoded.replace(b"%", b"%%")
+def _json(numbers: np.ndarray) -> bytes:
+    return orjson.dumps(np.ascontiguousarray(numbers) if numbers.ndim else numbers, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -217,10 +217,10 @@ class Scoring:
         deployment = self._serving.deployment
         return self._encoder.of_round(rows, features.logged, scores, deployment, self._marks(rows))
 
-    def _marks(self, rows: ScoredRows) -> list[bytes]:
+    def _marks(self, rows: ScoredRows) -> list[bytes] | None:
         guessed = self._engine.guessed
         if not guessed:
-            return [b""] * len(rows)
+            return None
         marks = [DEGRADED if partition in guessed else b"" for partition in rows.partitions.tolist()]
         self._metrics.inc("weir_degraded_total", len(marks) - marks.count(b""))
         return marks

@@ -14,7 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from streams.predictions import PredictionEncoder, json_numbers, json_objects, json_texts
+from models import rollout
+from models.rollout import Deployment, Version, promote
+from models.scorer import Scores
+from streams.predictions import DEGRADED, PredictionEncoder
 from streams.rounds import ScoredRows
 
 # What JSON's own marks could be confused with is likelier here than in plain text.
@@ -22,7 +25,6 @@ TEXTS = st.text(st.sampled_from('",\\[]{}:%\n\x00\x1fé😀a')) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=8
 )
 FLOATS = npst.arrays(np.float32, st.integers(1, 8), elements=st.floats(width=32, allow_nan=True, allow_infinity=True))
-NULL = b"null"
 
 
 def rows_of(ids: Sequence[str], keys: Sequence[bytes | None] | None = None) -> ScoredRows:
@@ -38,37 +40,27 @@ def rows_of(ids: Sequence[str], keys: Sequence[bytes | None] | None = None) -> S
 
 
 def unscored(encoder: PredictionEncoder, rows: ScoredRows, logged: dict[str, Any]) -> list[bytes]:
-    nothing, n = [NULL] * len(rows), len(rows)
-    return encoder.encode(
-        rows,
-        logged,
-        model=nothing,
-        version=nothing,
-        arm=nothing,
-        deployment=NULL,
-        scores=nothing,
-        shadows=[b"{}"] * n,
-        marks=[b""] * n,
-    )
+    return encoder.of_round(rows, logged, None, None)
+
+
+def deployed(version: str = "3") -> Deployment:
+    return promote(rollout.unscored("fraud"), Version("fraud", version, "file:///m.onnx", "0" * 64, "spec"))
+
+
+def scored(score: np.ndarray, **more: Any) -> Scores:
+    return Scores(score, (("champion", "3"),), np.zeros(len(score), np.uint8), **more)
 
 
 def test_a_scored_record_is_the_documented_one() -> None:
     rows = ScoredRows(["p-1"], [b"u-1"], np.array([5]), np.array([2]), np.array([77]), None)
-    (line,) = PredictionEncoder("payments", ["amount", "country", "user_id_mean_amount_1h"]).encode(
-        rows,
-        {
-            "amount": np.array([0.1], np.float32),
-            "country": ["at"],
-            "user_id_mean_amount_1h": np.array([math.nan], np.float32),
-        },
-        model=[b'"fraud"'],
-        version=[b'"3"'],
-        arm=[b'"champion"'],
-        deployment=b'"d1"',
-        scores=json_numbers(np.array([0.25], np.float32)),
-        shadows=json_objects({"4": np.array([0.5], np.float32)}, 1),
-        marks=[b""],
-    )
+    encoder, deployment = PredictionEncoder("payments", ["amount", "country", "user_id_mean_amount_1h"]), deployed()
+    logged: dict[str, Any] = {
+        "amount": np.array([0.1], np.float32),
+        "country": ["at"],
+        "user_id_mean_amount_1h": np.array([math.nan], np.float32),
+    }
+    scores = scored(np.array([0.25], np.float32), shadows={"4": np.array([0.5], np.float32)})
+    (line,) = encoder.of_round(rows, logged, scores, deployment)
     assert json.loads(line) == {
         "id": "p-1",
         "key": "u-1",
@@ -77,7 +69,7 @@ def test_a_scored_record_is_the_documented_one() -> None:
         "model": "fraud",
         "version": "3",
         "arm": "champion",
-        "deployment": "d1",
+        "deployment": deployment.id,
         "score": 0.25,
         "shadows": {"4": 0.5},
         "features": {"amount": 0.1, "country": "at", "user_id_mean_amount_1h": None},
@@ -130,39 +122,63 @@ def test_float32_values_come_back_bit_for_bit_and_null_where_they_are_no_numbers
 
 
 @given(FLOATS, st.integers(1, 3))
-def test_a_score_of_several_numbers_is_a_list(values: np.ndarray, width: int) -> None:
-    matrix = np.repeat(values[:, None], width, axis=1)
-    expected = [[None if not math.isfinite(v) else v for v in row] for row in matrix.tolist()]
-    found = [json.loads(text) for text in json_numbers(matrix)]
-    assert [[None if v is None else np.float32(v) for v in row] for row in found] == expected
+def test_a_score_of_several_numbers_is_a_list_and_null_where_one_is_no_number(values: np.ndarray, width: int) -> None:
+    matrix, n = np.repeat(values[:, None], width, axis=1), len(values)
+    wrong = ~np.isfinite(matrix)
+    finite = np.where(wrong, np.float32(np.nan), matrix)
+    scores = scored(finite, shadows={"4": finite, "5": finite[:, 0]}, invalid=int(wrong.any(axis=1).sum()))
+    found = [
+        json.loads(line)
+        for line in PredictionEncoder("t", []).of_round(rows_of(["a"] * n), {}, scores, deployed())
+    ]
+    for row, value in zip(found, values, strict=True):
+        single = float(value) if np.isfinite(value) else None
+        as_float32 = [None if v is None else np.float32(v) for v in row["shadows"]["4"]]
+        assert as_float32 == [None if single is None else value] * width
+        assert (row["shadows"]["5"] is None) == (single is None)
+        if single is None:
+            assert (row["score"], row["model"], row["version"], row["arm"]) == (None,) * 4
+        else:
+            assert [np.float32(v) for v in row["score"]] == [value] * width
+            assert (row["model"], row["version"], row["arm"]) == ("fraud", "3", "champion")
 
 
-def test_columns_of_a_matrix_are_encoded_as_they_stand() -> None:
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
+def test_each_row_names_its_arm(tried: list[bool]) -> None:
+    n = len(tried)
+    scores = Scores(np.arange(n, dtype=np.float32), (("champion", "3"), ("canary", "4")), np.array(tried, np.uint8))
+    found = [
+        json.loads(line)
+        for line in PredictionEncoder("t", []).of_round(rows_of(["a"] * n), {}, scores, deployed())
+    ]
+    assert [(f["arm"], f["version"]) for f in found] == [("canary", "4") if t else ("champion", "3") for t in tried]
+    assert [f["score"] for f in found] == list(range(n))
+
+
+def test_shadows_score_where_no_champion_does() -> None:
+    scores = Scores(None, (), np.zeros(1, np.uint8), {'a"%b': np.array([1], np.float32)})
+    (line,) = PredictionEncoder("t", []).of_round(rows_of(["a"]), {}, scores, deployed())
+    assert (json.loads(line)["score"], json.loads(line)["shadows"]) == (None, {'a"%b': 1.0})
+
+
+def test_a_mark_stands_behind_the_features_of_its_own_row() -> None:
+    found = PredictionEncoder("t", []).of_round(rows_of(["a", "b"]), {}, None, None, [b"", DEGRADED])
+    assert [json.loads(line).get("degraded") for line in found] == [None, "store"]
+
+
+def test_numbers_and_categories_stand_in_the_order_of_the_features() -> None:
     matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert json_numbers(matrix[:, 1]) == [b"1.0", b"3.0", b"5.0"]
-    assert json_numbers(np.asfortranarray(matrix)) == [b"[0.0,1.0]", b"[2.0,3.0]", b"[4.0,5.0]"]
-
-
-@given(st.lists(TEXTS, max_size=8))
-@example(['",', "b"])
-@example(['\\",\\', '","'])
-@example([""])
-def test_texts_are_encoded_one_by_one_as_json(texts: list[str]) -> None:
-    assert [json.loads(text) for text in json_texts(texts)] == texts
+    logged: dict[str, Any] = {"x": matrix[:, 0], "c": ["a", None, '"]'], "y": matrix[:, 1]}
+    found = PredictionEncoder("t", ["y", "c", "x"]).of_round(rows_of(["1", "2", "3"]), logged, None, None)
+    assert [json.loads(line)["features"] for line in found] == [
+        {"y": 1.0, "c": "a", "x": 0.0},
+        {"y": 3.0, "c": None, "x": 2.0},
+        {"y": 5.0, "c": '"]', "x": 4.0},
+    ]
 
 
 def test_nothing_is_encoded_as_nothing() -> None:
-    assert json_texts([]) == json_numbers(np.empty(0, np.float32)) == json_numbers(np.empty((0, 2), np.float32)) == []
     assert unscored(PredictionEncoder("t", ["x"]), rows_of([]), {"x": np.empty(0, np.float32)}) == []
-
-
-def test_shadows_are_objects_of_their_versions() -> None:
-    columns = {"7": np.array([0.5, math.nan], np.float32), 'a"%b': np.array([[1, 2], [3, 4]], np.float32)}
-    assert [json.loads(text) for text in json_objects(columns, 2)] == [
-        {"7": 0.5, 'a"%b': [1.0, 2.0]},
-        {"7": None, 'a"%b': [3.0, 4.0]},
-    ]
-    assert json_objects({}, 2) == [b"{}", b"{}"]
 
 
 @pytest.mark.parametrize("name", ["100%", "%d%b", 'quo"te', "größe", "back\\slash"])
