@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+from confluent_kafka import Message
 
 WATERMARK_HEADER = "weir-watermark"
 Headers = list[tuple[str, bytes]]
+_MS = itemgetter(1)
+"""Of a timestamp, which comes with its type."""
 
 
 @dataclass(slots=True)
@@ -57,16 +62,33 @@ class End(NamedTuple):
     generation: int
 
 
+def by_place(messages: Sequence[Message], streams: Mapping[str, int]) -> dict[tuple[int, int], list[Message]]:
+    """Messages by (stream, partition), in their order. They come from the client in runs of one place."""
+    n = len(messages)
+    partitions = np.fromiter(map(Message.partition, messages), np.int64, n)
+    places = partitions
+    if len(streams) > 1:
+        number = np.fromiter(map(streams.__getitem__, map(Message.topic, messages)), np.int64, n)  # type: ignore[arg-type]
+        places = number << 32 | partitions
+    cuts = (np.flatnonzero(np.diff(places)) + 1).tolist()
+    found: dict[tuple[int, int], list[Message]] = {}
+    for start, stop in itertools.pairwise([0, *cuts, n]) if n else ():
+        place = int(places[start])
+        found.setdefault((place >> 32, place & 0xFFFFFFFF), []).extend(messages[start:stop])
+    return found
+
+
 def batch_of(stream: int, partition: int, records: Sequence[Any], polled_ns: int, generation: int) -> RecordBatch:
     """The batch of a partition's messages (confluent_kafka.Message), in offset order."""
-    headers = [r.headers() for r in records]
+    n = len(records)
+    headers: list[Any] = list(map(Message.headers, records))
     return RecordBatch(
         stream=stream,
         partition=partition,
-        keys=[r.key() for r in records],
-        values=[r.value() for r in records],
-        offsets=np.array([r.offset() for r in records], dtype=np.int64),
-        timestamps=np.array([r.timestamp()[1] for r in records], dtype=np.int64),
+        keys=list(map(Message.key, records)),
+        values=list(map(Message.value, records)),
+        offsets=np.fromiter(map(Message.offset, records), np.int64, n),
+        timestamps=np.fromiter(map(_MS, map(Message.timestamp, records)), np.int64, n),
         headers=headers if any(headers) else None,
         polled_ns=polled_ns,
         generation=generation,

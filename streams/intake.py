@@ -14,7 +14,6 @@ import contextlib
 import queue
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.batches import End, Poll, batch_of
+from streams.batches import End, Poll, batch_of, by_place
 from streams.errors import WeirError
 from streams.kafka import REQUEST_S, Config
 from streams.lane import Position
@@ -205,19 +204,17 @@ class Intake:
         self._consumer.resume(self._readable())
 
     def _poll(self, messages: list[Message], polled_ns: int) -> Poll:
-        records: dict[tuple[int, int], list[Message]] = defaultdict(list)
         ends: list[End] = []
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                self._on_error(message, error, ends)
-                continue
-            at = self._streams[str(message.topic())], int(message.partition() or 0)
-            if at[1] in self._generations:  # a poll may run a rebalance inside, and still return what has gone
-                records[at].append(message)
+        errors = list(map(Message.error, messages))
+        if errors.count(None) < len(errors):
+            for message, error in zip(messages, errors, strict=True):
+                if error is not None:
+                    self._on_error(message, error, ends)
+            messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         batches = [
             batch_of(stream, partition, group, polled_ns, self._generations[partition])
-            for (stream, partition), group in records.items()
+            for (stream, partition), group in by_place(messages, self._streams).items()
+            if partition in self._generations  # a poll may run a rebalance inside, and still return what has gone
         ]
         return Poll(batches, ends)
 

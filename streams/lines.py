@@ -91,7 +91,7 @@ def _fill(
     out: np.ndarray,
     ends: np.ndarray,
 ) -> None:
-    """text, fixed, out: uint8. cursors: where each column goes on. fixed_ends, ends: where each fixed text, line ends."""
+    """text, fixed, out: uint8. cursors: where each column goes on. ends: of fixed texts, of lines."""
     at = np.uintp(0)
     one = np.uintp(1)
     for line in range(len(ends)):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streams.batches import batch_of
+from streams.batches import batch_of, by_place
 from streams.embedded import start_embedded
 
 
@@ -40,3 +42,34 @@ def test_a_batch_holds_what_the_messages_hold(messages: list[Message]) -> None:
 def test_records_without_headers_have_no_list_of_them(messages: list[Message]) -> None:
     assert batch_of(0, 2, [messages[0], messages[2]], polled_ns=5, generation=1).headers is None
     assert batch_of(0, 2, messages[:1], polled_ns=5, generation=1).next_offset == 1
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> list[Message]:
+    """Two records of each of three partitions of two topics."""
+    with start_embedded(tmp_path_factory.mktemp("places")) as embedded:
+        producer = Producer({"bootstrap.servers": embedded.broker})
+        places = [TopicPartition(topic, partition, 0) for topic in ("t", "u") for partition in (0, 1, 3)]
+        for place in places * 2:
+            producer.produce(place.topic, b"x", b"k", place.partition)
+        assert producer.flush(10) == 0
+        consumer = Consumer({"bootstrap.servers": embedded.broker, "group.id": "g", "auto.offset.reset": "earliest"})
+        consumer.assign(places)
+        found: list[Message] = []
+        while len(found) < 2 * len(places):
+            found += consumer.consume(2 * len(places) - len(found), 10)
+        consumer.close()
+    return found
+
+
+@given(st.data())
+def test_messages_are_kept_by_place_in_their_order(elsewhere: list[Message], data: st.DataObject) -> None:
+    """However runs of one place follow one another."""
+    mixed = data.draw(st.permutations(elsewhere))[: data.draw(st.integers(0, len(elsewhere)))]
+    expected: dict[tuple[int, int], list[Message]] = {}
+    for message in mixed:
+        place = {"t": 0, "u": 1}[str(message.topic())], int(message.partition() or 0)
+        expected.setdefault(place, []).append(message)
+    assert by_place(mixed, {"t": 0, "u": 1}) == expected
+    if all(message.topic() == "t" for message in mixed):
+        assert by_place(mixed, {"t": 0}) == expected
