@@ -37,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        with Grounds(folder) as grounds:
+        with Grounds(folder, long=given.long) as grounds:
 
             def one(scenario: Scenario) -> None:
                 began = time.monotonic()

@@ -115,6 +115,10 @@ async def _replay(spec: FeatureSpec, partition: int, events: list[Event]) -> np.
     return np.concatenate(found)
 
 
+_TICK_S = 0.04
+"""What is due within it is sent at once: a client that is polled every millisecond takes half a core."""
+
+
 class Load(threading.Thread):
     """Sends a feed at `per_s` records a second; the last quarter only drips until `hurry`.
 
@@ -169,7 +173,7 @@ class Load(threading.Thread):
         due = time.monotonic()
         for i, (stream, partition, key, value, timestamp, headers, _) in enumerate(records):
             while not self._hurry.is_set() and (wait := due - time.monotonic()) > 0:
-                self._producer.poll(min(wait, 0.1))
+                self._producer.poll(min(max(wait, _TICK_S), 0.1))
             due += (1 if i < drip else _DRIP) / self._per_s
             if self._halt.is_set():
                 return
