@@ -206,7 +206,7 @@ class Intake:
     def _poll(self, messages: list[Message], polled_ns: int) -> Poll:
         ends: list[End] = []
         errors = list(map(Message.error, messages))
-        if errors.count(None) < len(errors):
+        if any(errors):
             for message, error in zip(messages, errors, strict=True):
                 if error is not None:
                     self._on_error(message, error, ends)

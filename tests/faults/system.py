@@ -51,7 +51,7 @@ class Grounds:
 
     def __init__(self, folder: Path, *, long: bool = False) -> None:
         self.folder = folder
-        # Hours of it are worth Java's better compiler, which takes a third less once it is warm.
+        # The long form lasts long enough for Java's better compiler to pay.
         self.kafka = KafkaCluster(folder, 3, java_options=(ONE_CORE[0],) if long else ONE_CORE)
         self.admin: AdminClient
         self.alive = set(self.kafka.nodes)
