@@ -8,6 +8,9 @@ UV := $(VENV)/bin/uv
 ARGS ?=
 PYTHONS := python3 python3.13 python3.12 python3.11
 
+# Where it is set, every process compiles all that it imports: seconds for each of the workers that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lock bench kafka faults faults-short clean
 .DELETE_ON_ERROR:
