@@ -16,6 +16,7 @@ import numpy as np
 
 from features.spec import Category, Computed, FeatureSpec, Value
 from streams.batches import WATERMARK_HEADER, RecordBatch
+from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
 from streams.source import Source
@@ -43,12 +44,21 @@ class Decoder:
 
     numbers: fields to extract as float64; texts: fields to extract as strings (ids, entities, categories), which are
     bounded in length since they become part of store keys and predictions.
+    contract: the source's rules; the fields that only they look at are not extracted for others (`hidden`).
     naming: those of the numbers that name entities. Integers among them come as int64; where they may be null, as
     float64, and what float64 does not hold exactly is a dead letter: two entities must not become one.
     """
 
     def __init__(
-        self, source: Source, stream: int, *, numbers: set[str], texts: set[str], naming: Collection[str] = ()
+        self,
+        source: Source,
+        stream: int,
+        *,
+        numbers: set[str],
+        texts: set[str],
+        naming: Collection[str] = (),
+        contract: Contract | None = None,
+        hidden: Collection[str] = (),
     ) -> None:
         self._stream = stream
         self._source = source
@@ -64,6 +74,7 @@ class Decoder:
             (name, attrgetter(name), np.int64 if name in exact else np.float64) for name in sorted(numbers)
         ]
         self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
+        self._contract, self._hidden = contract, hidden
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of the usable records; the others are in `dead` and `marks`."""
@@ -76,7 +87,11 @@ class Decoder:
             events = list(map(self._decode, batch.values))  # type: ignore[arg-type]
             decoded = self._columns(batch, events)
         except Exception:  # whatever it is, it is found again and named record by record
-            decoded = self._columns(*self._one_by_one(batch, dead))
+            batch, events = self._one_by_one(batch, dead)
+            decoded = self._columns(batch, events)
+        if self._contract is not None:
+            decoded = self._contract.applied(batch, decoded, dead)
+            decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
         decoded.marks = marks
@@ -216,6 +231,9 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
         wanted |= {f.field for f in spec.features if isinstance(f, Value | Category)}
         if any(isinstance(f, Computed) for f in spec.features):
             wanted |= {f.name for f in source.stream.fields}
+    contract = Contract(source.conditions) if source.conditions else None
+    hidden = contract.fields - wanted if contract else set()
+    wanted |= hidden
     fields = [f for f in source.stream.fields if f.name in wanted]
     return Decoder(
         source,
@@ -223,6 +241,8 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
         numbers={f.name for f in fields if f.kind == "number"},
         texts={f.name for f in fields if f.kind == "string"},
         naming=naming,
+        contract=contract,
+        hidden=hidden,
     )
 
 

@@ -21,6 +21,7 @@ def test_what_a_pipeline_file_imports() -> None:
         "Pipeline",
         "Retrain",
         "Rollout",
+        "Rule",
         "Source",
         "UsageError",
         "Vocabulary",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +66,46 @@ def read(
         ]
         text = table(("feature", "value", "", "newest event, or its pane's start"), rows)
     emit(report, as_json=as_json, text=text)
+
+
+@app.command("check")
+def check(
+    pipeline: PipelineArgument,
+    files: Annotated[
+        list[Path],
+        typer.Option("--input", help="Parquet, CSV or JSON lines, of events or of features; may be repeated."),
+    ],
+    source: Annotated[str | None, typer.Option(help="The topic whose events they are; default: the scored.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The rules and types of the pipeline over files; exit code 1 where something breaks them."""
+    from streams.check_files import check_files
+    from streams.errors import UsageError, did_you_mean
+    from streams.loading import load_pipeline
+
+    start(report=True)
+    loaded = load_pipeline(pipeline)
+    topics = {found.topic: found for found in loaded.sources}
+    if source is not None and source not in topics:
+        known = did_you_mean(source, topics) or f"; there is {', '.join(topics)}"
+        raise UsageError(f"{source!r} is not among the sources of {loaded.name}{known}")
+    report = check_files(loaded, topics[source] if source else loaded.lead, files)
+    text = None
+    if not as_json:
+        columns = ("", "rule", "asks", "rows", "share", "on the stream", "for example")
+        rows = [
+            (f.of, f.rule, f.asks, f.rows, f"{f.share:.4%}", f.action, _examples(f.examples)) for f in report.findings
+        ]
+        said = f"{report.rows} rows, {report.kind}: {len(report.checked)} conditions checked, {len(rows)} broken"
+        skipped = [f"not checked: {rule}: {why}" for rule, why in report.unchecked.items()]
+        text = "\n".join([said, *skipped, *([table(columns, rows)] if rows else [])])
+    emit({"pipeline": loaded.name, **report.as_dict()}, as_json=as_json, text=text)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _examples(found: list[list[Any]]) -> str:
+    return ", ".join(f"row {row}: {value!r}" for row, value in found)
 
 
 def _read(
