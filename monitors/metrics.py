@@ -111,6 +111,11 @@ METRICS: tuple[Row, ...] = (
         Row("weir_merge_buffered_records", "gauge", ("source",), "records",
             "Records that wait in the merge for an older one of another source"),
     ),
+    *_group("Schemas",
+        Row("weir_schema_fetches_total", "counter", ("result",), "schemas",
+            "Schemas asked of the Schema Registry: ok, unknown, unusable (of another kind, or broken) or failed (no "
+            "answer; decoding waits)"),
+    ),
     *_group("Recovery",
         Row("weir_recovery_seconds", "histogram", (), "seconds",
             "Time to restore the state of a partition", SECONDS),

@@ -36,6 +36,7 @@ from streams.ownership import Ownership
 from streams.pipeline import Pipeline
 from streams.predictions import DEGRADED, PredictionEncoder
 from streams.rounds import ScoredRows, Work, assemble
+from streams.schemas.awaited import AwaitedSchemas
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
 from streams.tracing import Spans, Tracer
@@ -68,6 +69,7 @@ class Scoring:
         tracer: Tracer,
         partitions: int,
         *,
+        schemas: AwaitedSchemas,
         goes_on_without_store: bool,
     ) -> None:
         self._goes_on_without_store = goes_on_without_store
@@ -79,7 +81,11 @@ class Scoring:
         self._inference = Inference(serving, metrics)
         self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
         self._topics = [source.topic for source in pipeline.sources]
-        self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
+        self.schemas = schemas
+        self._decoders = [
+            decoder_of(source, s, pipeline.spec, codec)
+            for s, (source, codec) in enumerate(zip(pipeline.sources, schemas.codecs, strict=True))
+        ]
         self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
         self._rules = pipeline.rules
         self._features_that_withhold = mask_of(pipeline.rules, "withhold")
@@ -96,6 +102,7 @@ class Scoring:
 
     async def work(self, poll: Poll) -> None:
         """Decodes a poll, then works off all that the lanes give."""
+        await self.schemas.ready(poll.batches)
         decoded = [(batch.generation, self._decode(batch)) for batch in poll.batches]
         async with self._gate:
             lanes = self._ownership.lanes
@@ -241,7 +248,10 @@ class Scoring:
         marks = self._marks(rows)
         if rows.bits is not None or broken is not None:
             found = self._rule_marks.of_rows(rows.bits, broken, len(rows))
-            marks = marks if found is None else [a + b for a, b in zip(marks, found, strict=True)]
+            if marks is None or found is None:
+                marks = marks or found
+            else:
+                marks = [a + b for a, b in zip(marks, found, strict=True)]
         return self._encoder.of_round(rows, features.logged, scores, deployment, marks)
 
     def _marks(self, rows: ScoredRows) -> list[bytes] | None:

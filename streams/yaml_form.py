@@ -73,7 +73,7 @@ def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
 
 
 def _source(path: str, topic: str, raw: Any) -> Source:
-    found = _mapping(path, raw, ("event", "key", "time"), ("id", "partitioner", "max_skew", "rules"))
+    found = _mapping(path, raw, ("event", "key", "time"), ("id", "partitioner", "max_skew", "codec", "rules"))
     others = ("event", "rules")
     options: dict[str, Any] = {n: _text(f"{path}.{n}", value) for n, value in found.items() if n not in others}
     if "rules" in found:
