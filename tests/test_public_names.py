@@ -38,7 +38,9 @@ def names_of(function: object) -> list[str]:
 
 
 def test_how_a_pipeline_is_declared() -> None:
-    assert names_of(Source) == ["topic", "event", "key", "id", "time", "partitioner", "max_skew"]
+    assert names_of(Source) == ["topic", "event", "key", "id", "time", "partitioner", "max_skew", "codec", "rules"]
+    rule = ["of", "ge", "gt", "le", "lt", "among", "not_null", "nulls", "behind", "silence", "on_violation"]
+    assert names_of(streams.Rule) == rule
     assert names_of(Source.field) == ["field", "name"]
     assert names_of(Source.category) == ["field", "encoding", "name"]
     assert names_of(Source.by) == ["fields", "name"]
@@ -107,7 +109,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "read"],
+        "features": ["list", "catalogue", "read", "check"],
         "config": ["show"],
     }
 
@@ -118,6 +120,10 @@ def test_the_settings() -> None:
         "REDIS",
         "DATA_DIR",
         "REGISTRY",
+        "SCHEMA_REGISTRY",
+        "SCHEMA_REGISTRY_USERNAME",
+        "SCHEMA_REGISTRY_PASSWORD",
+        "SCHEMA_REGISTRY_CA",
         "GUARANTEE",
         "COMMIT_INTERVAL",
         "CHECKPOINT_INTERVAL",

@@ -25,6 +25,7 @@ _LOOK_AGAIN_S = 0.3
 """A registry of several nodes may hear of a schema a moment after the producer did."""
 
 _AT_ONCE = 8
+_MOST_UNKNOWN = 10_000
 _KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 
 
@@ -57,12 +58,16 @@ class Codec:
 
     def learn(self, headers: Sequence[bytes]) -> None:
         """Asks the registry. Blocks. RegistryAway where it did not answer about all of them."""
-        if len(headers) == 1:
-            self._learn(headers[0])
-            return
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for asked in [pool.submit(self._learn, header) for header in headers]:
-                asked.result()
+        left = list(headers)
+        for look in range(_LOOKS):
+            if look:
+                self._pause(_LOOK_AGAIN_S)
+            with ThreadPoolExecutor(min(_AT_ONCE, len(left))) as pool:
+                asked = [pool.submit(self._learned, header) for header in left]
+            left = [header for header, found in zip(left, asked, strict=True) if not found.result()]
+            if not left:
+                return
+        self._unknown(left)
 
     def event(self, value: bytes) -> Any:
         """The event of one value. Raises Undecodable, or msgspec's errors."""
@@ -92,39 +97,47 @@ class Codec:
             raise Undecodable(found.code, str(found), found.field)
         return found
 
-    def _learn(self, header: bytes) -> None:
+    def _learned(self, header: bytes) -> bool:
+        """Whether the registry has the schema, be it one that can be used or not."""
+        assert self._registry is not None
         try:
-            schema = self._ask(id_of(header))
-            self._readers[header] = self._made(schema)
+            self._readers[header] = self._made(self._registry.schema(id_of(header)))
             result = "ok"
         except UnknownSchema:
-            reason = f"the registry has no schema {id_of(header)}"
-            self._readers[header] = Undecodable("unknown_schema", reason)
-            self._again_s[header] = self._clock() + UNKNOWN_S
-            result = "unknown"
+            return False
         except Undecodable as error:
             self._readers[header] = error
             result = "unusable"
         except RegistryAway:
             self._metrics.inc("weir_schema_fetches_total", result="failed")
             raise
+        self._again_s.pop(header, None)
         self._metrics.inc("weir_schema_fetches_total", result=result)
+        return True
 
-    def _ask(self, id: int) -> Schema:
-        assert self._registry is not None
-        for look in range(_LOOKS):
-            try:
-                return self._registry.schema(id)
-            except UnknownSchema:
-                if look == _LOOKS - 1:
-                    raise
-            self._pause(_LOOK_AGAIN_S)
-        raise AssertionError
+    def _unknown(self, headers: Sequence[bytes]) -> None:
+        if len(self._again_s) > _MOST_UNKNOWN:  # garbage that looks like a header: it need not be remembered
+            for header in self._again_s:
+                self._readers.pop(header, None)
+            self._again_s.clear()
+        for header in headers:
+            reason = f"the registry has no schema {id_of(header)}"
+            self._readers[header] = Undecodable("unknown_schema", reason)
+            self._again_s[header] = self._clock() + UNKNOWN_S
+        self._metrics.inc("weir_schema_fetches_total", len(headers), result="unknown")
 
     def _made(self, schema: Schema) -> Reader:
         if schema.kind != _KINDS[self._name]:
             said = f"schema {schema.id} is {schema.kind}, the source is declared codec={self._name!r}"
             raise Undecodable("other_codec", said)
+        try:
+            return self._reader_of(schema)
+        except (Undecodable, RegistryAway):
+            raise
+        except Exception as error:  # of many kinds: what somebody has registered
+            raise Undecodable("bad_schema", f"schema {schema.id} cannot be read: {error!r}") from error
+
+    def _reader_of(self, schema: Schema) -> Reader:
         if self._name == "avro":
             from streams.schemas.avro import AvroReader
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
+_GOOGLES = "google/protobuf/"
 _DEEPEST = 16
 _ABSENT = object()
 _Get = Callable[[Any], Any]
@@ -35,7 +37,7 @@ _Get = Callable[[Any], Any]
 class ProtobufReader:
     """Reads the values of one schema into `event`.
 
-    Undecodable: a schema that cannot be built. RegistryAway: the registry gave its text, not its descriptor.
+    RegistryAway: the registry gave the schema's text, not its descriptor; protobuf's own errors.
     """
 
     def __init__(self, schema: Schema, event: type[Event]) -> None:
@@ -43,14 +45,12 @@ class ProtobufReader:
         self._convert_all = list[event]  # type: ignore[valid-type]
         pool = descriptor_pool.DescriptorPool()
         self._id = schema.id
-        try:
-            _add_references(schema, pool, set())
-            file = _file_of(schema, f"schema-{schema.id}.proto")
-            _add_imports(file, pool)
-            pool.Add(file)  # type: ignore[no-untyped-call]
-            self._file = pool.FindFileByName(file.name)
-        except (TypeError, KeyError, DecodeError) as error:
-            raise Undecodable("bad_schema", f"schema {schema.id} cannot be built: {error}") from error
+        added: set[str] = set()
+        _add_references(schema, pool, added)
+        file = _file_of(schema, f"schema-{schema.id}.proto")
+        _add_imports(file, pool, added)
+        pool.Add(file)
+        self._file = pool.FindFileByName(file.name)
         self._messages: dict[tuple[int, ...], tuple[Any, list[tuple[str, _Get]]]] = {}
 
     def event(self, value: bytes) -> Any:
@@ -121,23 +121,23 @@ def _file_of(schema: Schema, name: str) -> FileDescriptorProto:
 
 def _add_references(schema: Schema, pool: Any, added: set[str]) -> None:
     for name, other in schema.references:
-        if name in added:
+        if name in added or name.startswith(_GOOGLES):
             continue
         added.add(name)
         _add_references(other, pool, added)
         file = _file_of(other, name)
-        _add_imports(file, pool)
+        _add_imports(file, pool, added)
         pool.Add(file)
 
 
-def _add_imports(file: FileDescriptorProto, pool: Any) -> None:
-    """Google's own files, which registries do not keep."""
-    from google.protobuf import timestamp_pb2, wrappers_pb2  # noqa: F401  they register themselves
-
+def _add_imports(file: FileDescriptorProto, pool: Any, added: set[str]) -> None:
+    """Google's own files, which are the same everywhere."""
     for name in file.dependency:
-        if name.startswith("google/protobuf/"):
-            known = FileDescriptorProto()
-            descriptor_pool.Default().FindFileByName(name).CopyToProto(known)  # type: ignore[no-untyped-call]
+        if name.startswith(_GOOGLES) and name not in added:
+            added.add(name)
+            module = importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")
+            known = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+            _add_imports(known, pool, added)
             pool.Add(known)
 
 

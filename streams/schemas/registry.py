@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -58,7 +59,10 @@ class SchemaRegistry:
 
     def schema(self, id: int) -> Schema:
         """The schema with what it refers to. Raises UnknownSchema or RegistryAway."""
-        return self._schema(id, self._get(f"/schemas/ids/{id}?format=serialized"), 0)
+        try:
+            return self._schema(id, self._get(f"/schemas/ids/{id}?format=serialized"), 0)
+        except (KeyError, TypeError) as error:
+            raise RegistryAway(f"the answer about schema {id} cannot be read: {error!r}") from error
 
     def _schema(self, id: int, found: dict[str, Any], depth: int) -> Schema:
         if depth > _DEEPEST:
@@ -84,7 +88,7 @@ class SchemaRegistry:
                 with error:
                     _refused(error)
                 failures.append(f"{url}: {error.code} {error.reason}")
-            except (OSError, ValueError, RegistryAway) as error:
+            except (OSError, ValueError, HTTPException, RegistryAway) as error:
                 failures.append(f"{url}: {getattr(error, 'reason', error)}")
         raise RegistryAway("; ".join(failures))
 

@@ -55,13 +55,14 @@ THIRD = [{**field, "type": "string"} if field["name"] == "amount" else field for
 def written(url: str, fields: list[dict[str, Any]], *amounts: Any, first: int) -> list[bytes]:
     """Payments of one user, a second apart, with the ids p<first>, p<first + 1>, …"""
     schema = {"type": "record", "name": "Payment", "fields": fields}
-    write = AvroSerializer(SchemaRegistryClient({"url": url}), json.dumps(schema))
     context = SerializationContext("payments", MessageField.VALUE)
     records = [
         {"payment_id": f"p{i}", "user": "u", "amount": amount, "ts": NOW + 1000 * i, "note": "n"}
         for i, amount in enumerate(amounts, start=first)
     ]
-    return [write(record, context) for record in records]
+    with SchemaRegistryClient({"url": url}) as client:
+        write = AvroSerializer(client, json.dumps(schema))
+        return [write(record, context) for record in records]
 
 
 def send(broker: str, topic: str, values: list[bytes], *, first: int) -> None:
@@ -91,7 +92,7 @@ def test_avro_events_are_scored_through_an_outage_of_the_registry_and_changes_of
         registry.stop()
         with ran_out(path, real, WEIR_SCHEMA_REGISTRY=registry.url) as worker:
             send(kafka.address, topic, before, first=0)
-            worker.wait_for(lambda: "schemas" in worker.get("/health/ready")[1], 30)
+            worker.wait_for(lambda: "schemas" in worker.get("/health/ready")[1]["reasons"], 30)
             assert worker.get("/health/ready")[0] == 503
             assert worker.get("/health/live")[0] == 200
             assert worker.metric("weir_schema_fetches_total") >= 1

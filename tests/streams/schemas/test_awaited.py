@@ -37,8 +37,9 @@ async def test_decoding_waits_until_the_registry_answers_and_says_so_meanwhile()
     with SchemaRegistryServer() as server:
         fields = [{"name": "user", "type": "string"}, {"name": "ts", "type": "long"}]
         schema = json.dumps({"type": "record", "name": "Payment", "fields": fields})
-        write = AvroSerializer(SchemaRegistryClient({"url": server.url}), schema)
-        value = write({"user": "u", "ts": 1}, SerializationContext("t", MessageField.VALUE))
+        with SchemaRegistryClient({"url": server.url}) as client:
+            context = SerializationContext("t", MessageField.VALUE)
+            value = AvroSerializer(client, schema)({"user": "u", "ts": 1}, context)
         metrics = Metrics()
         schemas = AwaitedSchemas.of(pipeline("avro"), settings(server.url), metrics)
         server.stop()

@@ -52,8 +52,9 @@ def server() -> Iterator[SchemaRegistryServer]:
 
 
 @pytest.fixture(scope="module")
-def client(server: SchemaRegistryServer) -> SchemaRegistryClient:
-    return SchemaRegistryClient({"url": server.url})
+def client(server: SchemaRegistryServer) -> Iterator[SchemaRegistryClient]:
+    with SchemaRegistryClient({"url": server.url}) as connected:
+        yield connected
 
 
 def codec_of(name: str, server: SchemaRegistryServer, metrics: Metrics | None = None, **options: Any) -> Codec:
@@ -306,11 +307,11 @@ PROTO_COMPATIBLE: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "a narrower number": ({**PROTO, "amount": "float"}, GOOD),
     "a timestamp": (
         {**PROTO, "ts": "google.protobuf.Timestamp"},
-        {**GOOD, "ts": timestamp_pb2.Timestamp(seconds=NOW // 1000, nanos=NOW % 1000 * 1_000_000)},
+        {**GOOD, "ts": {"seconds": NOW // 1000, "nanos": NOW % 1000 * 1_000_000}},
     ),
     "a wrapper": (
         {**PROTO, "amount": "google.protobuf.DoubleValue"},
-        {**GOOD, "amount": wrappers_pb2.DoubleValue(value=2.5)},
+        {**GOOD, "amount": {"value": 2.5}},
     ),
     "an enum for a text": ({**PROTO, "note": "Kind"}, {**GOOD, "note": 3}),
 }
@@ -423,7 +424,8 @@ def test_a_registry_that_refuses_to_answer_is_away_and_says_nothing_of_the_schem
 def test_credentials_are_sent_and_the_next_address_is_tried() -> None:
     with SchemaRegistryServer(credentials=("weir", "secret")) as guarded:
         info = {"url": guarded.url, "basic.auth.user.info": "weir:secret"}
-        values = avro(SchemaRegistryClient(info), FIELDS, GOOD)
+        with SchemaRegistryClient(info) as client:
+            values = avro(client, FIELDS, GOOD)
         with pytest.raises(RegistryAway, match="401 Unauthorized"):
             codec_of("avro", guarded).learn([values[0][:5]])
         registry = SchemaRegistry(["http://127.0.0.1:1", guarded.url], "weir", "secret")
