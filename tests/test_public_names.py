@@ -85,6 +85,7 @@ def test_how_a_pipeline_is_declared() -> None:
         "retrain",
         "rollout",
         "output",
+        "rules",
     ]
 
 
