@@ -65,13 +65,14 @@ class Condition:
             return np.zeros(len(column), dtype=bool)
         if self.name == "behind":
             assert behind_ms is not None
-            return np.greater(behind_ms, self.limit)
+            return np.asarray(behind_ms > self.limit)
         if not isinstance(column, np.ndarray):
             return self._texts(column)
         if self.name in ("not_null", "nulls"):
             return np.isnan(column)
         if self.name == "among":
-            return np.logical_not(np.isin(column, np.array(self.limit, dtype=column.dtype)) | np.isnan(column))
+            allowed = np.array(self.limit, dtype=np.float32 if column.dtype == np.float32 else np.float64)
+            return np.logical_not(np.isin(column, allowed) | np.isnan(column))
         compare = {"ge": np.less, "gt": np.less_equal, "le": np.greater, "lt": np.greater_equal}[self.name]
         found: np.ndarray = compare(column, self.limit)
         return found

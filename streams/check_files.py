@@ -6,7 +6,7 @@ lines. All files of a call are one data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from streams.pipeline import Pipeline
 from streams.source import Source
 
 _EXAMPLES = 3
-_READERS = {
+_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".csv": lambda path: pl.read_csv(path, infer_schema_length=None),
     ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),

@@ -119,6 +119,8 @@ def test_a_listed_number_is_found_in_float32_columns_too() -> None:
     found = conditions(Rule("amount", among=[0.1, 7]))
     column = np.array([0.1, 7, 8, np.nan], dtype=np.float32)
     assert bits_of(found, {"amount": column}, 4, None).tolist() == [0, 0, 1, 0]
+    whole = np.array([0, 7, 8], dtype=np.int64)
+    assert bits_of(found, {"amount": whole}, 3, None).tolist() == [1, 0, 1]
 
 
 def test_how_far_behind_a_record_is_goes_by_its_own_timestamp() -> None:
