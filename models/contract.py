@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
 from models.errors import ModelRefused, one_line

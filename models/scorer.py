@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ class Scores:
     shadows: score by version, shaped like `score`; without the versions in `failed`.
     invalid: rows of `score` that are not finite.
     failed: shadow version → why it raised; a shadow never costs a row its score.
+    withheld: places of the rows whose score was taken back, int64; they count as not finite. None = of no row.
     """
 
     score: np.ndarray | None
@@ -33,6 +34,17 @@ class Scores:
     shadows: dict[str, np.ndarray] = field(default_factory=dict)
     invalid: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    withheld: np.ndarray | None = None
+
+    def without(self, rows: np.ndarray) -> Scores:
+        """These scores but for `rows` (their places, int64), which have none. Shadows keep theirs."""
+        if self.score is None or not len(rows):
+            return self
+        score = self.score.copy()
+        score[rows] = np.nan
+        wrong = ~np.isfinite(score)
+        invalid = np.count_nonzero(wrong if wrong.ndim == 1 else wrong.any(axis=1))
+        return replace(self, score=score, invalid=int(invalid), withheld=rows)
 
     def invalid_rows(self) -> np.ndarray:
         """The places of the `invalid` rows, int64."""

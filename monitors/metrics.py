@@ -66,11 +66,20 @@ METRICS: tuple[Row, ...] = (
         Row("weir_predictions_total", "counter", ("model", "version", "arm"), "records",
             "Scored predictions"),
         Row("weir_unscored_total", "counter", ("reason",), "records",
-            "Predictions written without a score: no_model, failed (the model raised) or non_finite"),
+            "Predictions written without a score: no_model, failed (the model raised), non_finite or contract (a rule "
+            "withheld it)"),
         Row("weir_degraded_total", "counter", (), "records",
             "Predictions made from local state alone while the feature store was away, and marked so"),
         Row("weir_dead_letters_total", "counter", ("source", "stage", "reason"), "records",
             "Records that went to the dead-letter topic"),
+        Row("weir_contract_violations_total", "counter", ("source", "field", "rule", "action"), "records",
+            "Records that break a rule of the data contract, by what becomes of them: flagged, dead_letter or withheld "
+            "(no score). Of the rules nulls and silence: stretches of 1,000 records with too many nulls, and silences; "
+            "both are flagged. field: of the source, or a feature of its pipeline"),
+        Row("weir_contract_null_ratio", "gauge", ("source", "field"), "1",
+            "Share of nulls in the latest 1,000 records or more, for fields and features with a rule about it"),
+        Row("weir_contract_silence_seconds", "gauge", ("source",), "seconds",
+            "For how long no record has come while all that there is was read, for sources with a rule about it"),
         Row("weir_late_total", "counter", ("window",), "events",
             "Events too old for a window: its value is empty and they were not added to it"),
         Row("weir_round_records", "histogram", (), "records", "Records of one round of work", RECORDS),
@@ -101,6 +110,11 @@ METRICS: tuple[Row, ...] = (
             "Event time that the merge has reached in a source's partition"),
         Row("weir_merge_buffered_records", "gauge", ("source",), "records",
             "Records that wait in the merge for an older one of another source"),
+    ),
+    *_group("Schemas",
+        Row("weir_schema_fetches_total", "counter", ("result",), "schemas",
+            "Schemas asked of the Schema Registry: ok, unknown, unusable (of another kind, or broken) or failed (no "
+            "answer; decoding waits)"),
     ),
     *_group("Recovery",
         Row("weir_recovery_seconds", "histogram", (), "seconds",

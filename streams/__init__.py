@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from features.spec import Hashed, Vocabulary
+    from monitors.rules import Rule
     from monitors.watch import Watch
     from streams.declared_loop import Blocks, Retrain, Rollout
     from streams.errors import DeclarationError, UsageError, WeirError
@@ -23,6 +24,7 @@ __all__ = [
     "Pipeline",
     "Retrain",
     "Rollout",
+    "Rule",
     "Source",
     "UsageError",
     "Vocabulary",
@@ -34,6 +36,7 @@ __all__ = [
 # Imported on first use: `weir --help` need not wait for numpy.
 _HOMES = {
     "features.spec": ("Hashed", "Vocabulary"),
+    "monitors.rules": ("Rule",),
     "monitors.watch": ("Watch",),
     "streams.declared_loop": ("Blocks", "Retrain", "Rollout"),
     "streams.errors": ("DeclarationError", "UsageError", "WeirError"),

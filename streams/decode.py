@@ -16,8 +16,11 @@ import numpy as np
 
 from features.spec import Category, Computed, FeatureSpec, Value
 from streams.batches import WATERMARK_HEADER, RecordBatch
+from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
+from streams.schemas.codec import Codec
+from streams.schemas.wire import Undecodable
 from streams.source import Source
 
 MAX_KEY_CHARS = 1024
@@ -43,16 +46,28 @@ class Decoder:
 
     numbers: fields to extract as float64; texts: fields to extract as strings (ids, entities, categories), which are
     bounded in length since they become part of store keys and predictions.
+    codec: of the Schema Registry's wire format; None = plain JSON.
+    contract: the source's rules; the fields that only they look at are not extracted for others (`hidden`).
     naming: those of the numbers that name entities. Integers among them come as int64; where they may be null, as
     float64, and what float64 does not hold exactly is a dead letter: two entities must not become one.
     """
 
     def __init__(
-        self, source: Source, stream: int, *, numbers: set[str], texts: set[str], naming: Collection[str] = ()
+        self,
+        source: Source,
+        stream: int,
+        *,
+        numbers: set[str],
+        texts: set[str],
+        naming: Collection[str] = (),
+        codec: Codec | None = None,
+        contract: Contract | None = None,
+        hidden: Collection[str] = (),
     ) -> None:
         self._stream = stream
         self._source = source
-        self._decode = msgspec.json.Decoder(source.event).decode
+        self._codec = codec
+        self._decode = msgspec.json.Decoder(source.event).decode if codec is None else codec.event
         self._time = attrgetter(source.time)
         self._id = attrgetter(source.id) if source.id else None
         self._id_is_text = any(f.name == source.id and f.kind == "string" for f in source.stream.fields)
@@ -64,6 +79,7 @@ class Decoder:
             (name, attrgetter(name), np.int64 if name in exact else np.float64) for name in sorted(numbers)
         ]
         self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
+        self._contract, self._hidden = contract, hidden
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of the usable records; the others are in `dead` and `marks`."""
@@ -73,10 +89,17 @@ class Decoder:
         if None in batch.values:
             batch = self._without_marks(batch, marks, dead)
         try:
-            events = list(map(self._decode, batch.values))  # type: ignore[arg-type]
+            if self._codec is None:
+                events = list(map(self._decode, batch.values))  # type: ignore[arg-type]
+            else:
+                events = self._codec.events(batch.values)  # type: ignore[arg-type]
             decoded = self._columns(batch, events)
         except Exception:  # whatever it is, it is found again and named record by record
-            decoded = self._columns(*self._one_by_one(batch, dead))
+            batch, events = self._one_by_one(batch, dead)
+            decoded = self._columns(batch, events)
+        if self._contract is not None:
+            decoded = self._contract.applied(batch, decoded, dead)
+            decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
         decoded.marks = marks
@@ -104,6 +127,8 @@ class Decoder:
         for name, _, dtype in self._numbers:
             if dtype is np.float64 and (np.abs(fields[name]) > _MAX_NUMBER).any():
                 raise _Bad("decode", "out_of_range")
+        if self._codec is not None:
+            self._refuse_nan(events, fields)
         for name in self._inexact:
             if (np.abs(fields[name]) >= _MAX_EXACT).any():
                 raise _Bad("decode", "out_of_range")
@@ -129,6 +154,12 @@ class Decoder:
         found = list(map(self._id, events))  # type: ignore[arg-type]
         return found if self._id_is_text and None not in found else list(map(str, found))
 
+    def _refuse_nan(self, events: list[Any], fields: dict[str, Any]) -> None:
+        """JSON has no NaN; a binary number can be one, and would be taken for a null."""
+        for name, get, _ in self._numbers:
+            if np.isnan(fields[name]).any() and any(number != number for number in map(get, events)):
+                raise _Bad("decode", "invalid")
+
     def _places(self, batch: RecordBatch) -> list[str]:
         """Where a record stands names it if its events have no id."""
         prefix = f"{self._source.topic}-{batch.partition}-"
@@ -152,6 +183,8 @@ class Decoder:
             raise _Bad("decode", "empty", "empty value")
         try:
             event = self._decode(value)
+        except Undecodable as error:
+            raise _Bad("decode", error.code, str(error), error.field) from None
         except RecursionError:
             raise _Bad("decode", "too_deep", "nested too deep") from None
         except msgspec.ValidationError as error:
@@ -174,6 +207,8 @@ class Decoder:
                 np.array([number], dtype=dtype)
             except OverflowError:
                 raise _Bad("decode", "out_of_range", f"an integer that {dtype.__name__} does not hold", name) from None
+            if number != number:
+                raise _Bad("decode", "invalid", "NaN is no number", name)
             if dtype is np.float64 and number is not None and abs(number) > _MAX_NUMBER:
                 raise _Bad("decode", "out_of_range", "beyond float32, which is what models and features hold", name)
             if name in self._inexact and number is not None and abs(number) >= _MAX_EXACT:
@@ -207,8 +242,8 @@ class Decoder:
         return _select(batch, keep)
 
 
-def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
-    """A decoder that extracts the fields of `source` that the features read."""
+def decoder_of(source: Source, stream: int, spec: FeatureSpec, codec: Codec | None = None) -> Decoder:
+    """A decoder that extracts the fields of `source` that the features read. codec: as in Decoder."""
     wanted = {a.field for a in spec.aggregates if a.stream == stream}
     naming = {name for a in spec.aggregates if stream in (0, a.stream) for name in a.entity}
     wanted |= naming
@@ -216,6 +251,9 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
         wanted |= {f.field for f in spec.features if isinstance(f, Value | Category)}
         if any(isinstance(f, Computed) for f in spec.features):
             wanted |= {f.name for f in source.stream.fields}
+    contract = Contract(source.conditions) if source.conditions else None
+    hidden = contract.fields - wanted if contract else set()
+    wanted |= hidden
     fields = [f for f in source.stream.fields if f.name in wanted]
     return Decoder(
         source,
@@ -223,6 +261,9 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec) -> Decoder:
         numbers={f.name for f in fields if f.kind == "number"},
         texts={f.name for f in fields if f.kind == "string"},
         naming=naming,
+        codec=codec,
+        contract=contract,
+        hidden=hidden,
     )
 
 

@@ -36,6 +36,7 @@ class Decoded:
     headers: list [m] or None.
     dead: records that are not usable; marks: (offset, time) of watermark records; both in offset order.
     next_offset: the offset after the batch, usable or not.
+    bits: int64 [m], the rules of the source that each record breaks (monitors.conditions); None where it has no rules.
     """
 
     stream: int
@@ -50,6 +51,7 @@ class Decoded:
     polled_ns: int
     dead: list[DeadLetter] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
+    bits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -69,6 +71,7 @@ class Decoded:
             None if self.headers is None else self.headers[start:stop],
             self.next_offset,
             self.polled_ns,
+            bits=None if self.bits is None else self.bits[start:stop],
         )
 
     def since(self, offset: int) -> Decoded:

@@ -51,6 +51,20 @@ def integer_fields(event: type[Event]) -> frozenset[str]:
     return frozenset(f.name for f in info.fields if all(isinstance(t, whole) for t in _members(f.type)))
 
 
+def optional_fields(event: type[Event]) -> frozenset[str]:
+    """Names of the fields that may be absent."""
+    info = msgspec.inspect.type_info(event)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return frozenset(f.name for f in info.fields if not f.required)
+
+
+def wire_names(event: type[Event]) -> dict[str, str]:
+    """By field, its name in the records: another one where the type says msgspec.field(name=…)."""
+    info = msgspec.inspect.type_info(event)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {f.name: f.encode_name for f in info.fields}
+
+
 def make_event(name: str, fields: dict[str, Any]) -> type[Event]:
     """An event type from {field: annotation or (annotation, default)}; what a YAML file declares."""
     required = [(field, kind) for field, kind in fields.items() if not isinstance(kind, tuple)]

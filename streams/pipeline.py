@@ -12,8 +12,11 @@ import numpy as np
 
 from features.spec import Aggregate, Category, Columns, Computed, Feature, FeatureSpec, SpecError, Stream
 from features.windows import parse_duration
+from monitors.conditions import Condition
 from monitors.predictions import Kinds
+from monitors.rules import Rule
 from monitors.watch import DEFAULT_WATCHES, Watch, WatchError, watched
+from streams.contract import feature_conditions
 from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
@@ -111,6 +114,7 @@ class Pipeline:
     retrain, rollout: when a new model is trained, and how it comes into service; with a retrain and no rollout, the
     default one. Both need labels.
     output: the ONNX output that is the score; None = the only one, or the last column of probabilities.
+    rules: what the values of the features must be, and what becomes of predictions that break it.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class Pipeline:
         retrain: Retrain | None = None,
         rollout: Rollout | None = None,
         output: str | None = None,
+        rules: Sequence[Rule] = (),
     ) -> None:
         _check_name("pipeline", name)
         _check_name("model", model)
@@ -149,6 +154,7 @@ class Pipeline:
                     f"source {source.topic}: that is a topic which pipeline {name} writes; rename one"
                 )
         self.spec = _spec(name, self.sources, features)
+        self.rules: tuple[Condition, ...] = feature_conditions(rules, name, self.spec)
         if labels is not None:
             _check_labels(labels, score)
         self.drift = _watches(drift, self.spec)

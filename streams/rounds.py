@@ -20,6 +20,7 @@ class ScoredRows:
     """The n scored records of a round, in the order of the features' rows.
 
     times, partitions, offsets: int64 [n]; headers: list [n], or None where no record has any.
+    bits: int64 [n], the rules that each breaks; None where the source has none.
     """
 
     ids: list[str]
@@ -28,6 +29,7 @@ class ScoredRows:
     partitions: np.ndarray
     offsets: np.ndarray
     headers: list[Headers | None] | None
+    bits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -128,6 +130,7 @@ def _rows(pieces: Sequence[Decoded]) -> ScoredRows:
         partitions=np.repeat([p.partition for p in pieces], [len(p) for p in pieces]),
         offsets=_joined([p.offsets for p in pieces]) if pieces else np.empty(0, np.int64),
         headers=headers,
+        bits=None if any(p.bits is None for p in pieces) or not pieces else _joined([p.bits for p in pieces]),
     )
 
 

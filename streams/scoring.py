@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import structlog
 
 from features.codec import CodecError
@@ -18,10 +19,12 @@ from features.engine import FeatureEngine, Features
 from features.partitioner import partition_of
 from features.store import Refused, StoreUnavailable
 from models.scorer import Scores
+from monitors.conditions import bits_of, mask_of
 from monitors.metrics import Metrics
 from streams.balance import Balance
 from streams.batches import Poll, RecordBatch
 from streams.breaker import Breaker
+from streams.contract import Marks
 from streams.decode import decoder_of
 from streams.decoded import Decoded
 from streams.deployments import Serving
@@ -33,10 +36,12 @@ from streams.ownership import Ownership
 from streams.pipeline import Pipeline
 from streams.predictions import DEGRADED, PredictionEncoder
 from streams.rounds import ScoredRows, Work, assemble
+from streams.schemas.awaited import AwaitedSchemas
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
 from streams.tracing import Spans, Tracer
 from streams.transactions import Void
+from streams.violations import Violations
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +69,7 @@ class Scoring:
         tracer: Tracer,
         partitions: int,
         *,
+        schemas: AwaitedSchemas,
         goes_on_without_store: bool,
     ) -> None:
         self._goes_on_without_store = goes_on_without_store
@@ -75,15 +81,28 @@ class Scoring:
         self._inference = Inference(serving, metrics)
         self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
         self._topics = [source.topic for source in pipeline.sources]
-        self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
+        self.schemas = schemas
+        self._decoders = [
+            decoder_of(source, s, pipeline.spec, codec)
+            for s, (source, codec) in enumerate(zip(pipeline.sources, schemas.codecs, strict=True))
+        ]
         self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
-        self._tally = Tally(metrics, self._topics)
+        self._rules = pipeline.rules
+        self._features_that_withhold = mask_of(pipeline.rules, "withhold")
+        self._rule_marks = Marks(pipeline.lead.conditions, pipeline.rules)
+        self.violations: Violations | None = None
+        """Counts what breaks rules; None where nothing has rules."""
+        conditions = [source.conditions for source in pipeline.sources]
+        if any(conditions) or self._rules:
+            self.violations = Violations(metrics, self._topics, conditions, self._rules)
+        self._tally = Tally(metrics, self._topics, self.violations)
         self._balance = Balance(intake, self._topics, metrics)
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
 
     async def work(self, poll: Poll) -> None:
         """Decodes a poll, then works off all that the lanes give."""
+        await self.schemas.ready(poll.batches)
         decoded = [(batch.generation, self._decode(batch)) for batch in poll.batches]
         async with self._gate:
             lanes = self._ownership.lanes
@@ -159,9 +178,12 @@ class Scoring:
         clock.mark("features")
         scores = await self._inference.score(features.matrix, work.rows.keys)
         clock.mark("inference")
+        broken = self._broken(features) if self._rules and len(work.rows) else None
+        if broken is not None and scores is not None:
+            scores = scores.without(np.flatnonzero(broken & self._features_that_withhold))
         while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
-        values = self._predictions(work.rows, features, scores) if len(work.rows) else []
+        values = self._predictions(work.rows, features, scores, broken) if len(work.rows) else []
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         clock.mark("encode")
         async with self._sending:  # nothing is awaited inside
@@ -176,6 +198,8 @@ class Scoring:
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
         self._tally.round(work, features, scores, self._serving.deployment)
+        if self.violations is not None:
+            self.violations.features(broken)
         return True
 
     def _acknowledge(self, work: Work) -> None:
@@ -213,9 +237,22 @@ class Scoring:
             self.waiting = ""
         return True
 
-    def _predictions(self, rows: ScoredRows, features: Features, scores: Scores | None) -> list[bytes]:
+    def _broken(self, features: Features) -> np.ndarray:
+        """int64 [n]: the rules that the features of each scored event break."""
+        return bits_of(self._rules, features.logged, len(features.matrix), None)
+
+    def _predictions(
+        self, rows: ScoredRows, features: Features, scores: Scores | None, broken: np.ndarray | None
+    ) -> list[bytes]:
         deployment = self._serving.deployment
-        return self._encoder.of_round(rows, features.logged, scores, deployment, self._marks(rows))
+        marks = self._marks(rows)
+        if rows.bits is not None or broken is not None:
+            found = self._rule_marks.of_rows(rows.bits, broken, len(rows))
+            if marks is None or found is None:
+                marks = marks or found
+            else:
+                marks = [a + b for a, b in zip(marks, found, strict=True)]
+        return self._encoder.of_round(rows, features.logged, scores, deployment, marks)
 
     def _marks(self, rows: ScoredRows) -> list[bytes] | None:
         guessed = self._engine.guessed

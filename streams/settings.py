@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     redis: str = Field("embedded", repr=False, description="embedded, or a redis:// or rediss:// URL")
     data_dir: Path = Field(Path(".weir"), description="registry, archive, compiled code, embedded state")
     registry: str = Field("", repr=False, description="MLflow tracking URI; default: SQLite under DATA_DIR")
+    schema_registry: str = Field("", repr=False, description="URL,… of the Schema Registry, for sources with a codec")
+    schema_registry_username: str | None = Field(None, description="user of the Schema Registry (basic authentication)")
+    schema_registry_password: SecretStr | None = Field(None, description="password of that user, or API secret")
+    schema_registry_ca: Path | None = Field(None, description="CA certificates (PEM) of the Schema Registry")
     guarantee: Guarantee = Field(
         cast(Guarantee, ""),
         description="at_least_once or exactly_once; default: the latter, the former on the embedded broker",
@@ -94,6 +98,8 @@ class Settings(BaseSettings):
         """Every setting by its variable's name, without secrets: what may be printed."""
         values = self.model_dump(mode="json")
         values["redis"], values["registry"] = masked_url(self.redis), masked_url(self.registry)
+        values["schema_registry"] = ",".join(map(masked_url, self.schema_registry.split(",")))
+        values["schema_registry_password"] = MASK if self.schema_registry_password else None
         values["security_password"] = MASK if self.security_password else None
         return {PREFIX + name.upper(): values[name] for name in type(self).model_fields}
 
@@ -122,6 +128,18 @@ class Settings(BaseSettings):
             raise ValueError("write embedded or a URL such as redis://localhost:6379/0")
         return value
 
+    @field_validator("schema_registry")
+    @classmethod
+    def _schema_registry(cls, value: str) -> str:
+        urls = [url.strip() for url in value.split(",")] if value else []
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("write a URL such as http://localhost:8081, or several with commas")
+            if parts.username is not None:
+                raise ValueError(f"give user and password as {PREFIX}SCHEMA_REGISTRY_USERNAME and _PASSWORD")
+        return ",".join(urls)
+
     @field_validator("http")
     @classmethod
     def _http(cls, value: str) -> str:
@@ -149,6 +167,7 @@ class Settings(BaseSettings):
                 f"{PREFIX}COMMIT_INTERVAL ({self.commit_interval})"
             )
         _check_security(self)
+        _check_registry(self)
         return self
 
 
@@ -182,6 +201,17 @@ def _check_security(settings: Settings) -> None:
             raise ValueError(f"{PREFIX}SECURITY_{name.upper()}: there is no file {path}")
 
 
+def _check_registry(settings: Settings) -> None:
+    name = f"{PREFIX}SCHEMA_REGISTRY"
+    user, password, ca = (getattr(settings, f"schema_registry_{part}") for part in ("username", "password", "ca"))
+    if (user or password or ca) and not settings.schema_registry:
+        raise ValueError(f"{name}_USERNAME, _PASSWORD and _CA need {name}")
+    if (user is None) != (password is None):
+        raise ValueError(f"{name}_USERNAME and {name}_PASSWORD go together")
+    if ca is not None and not ca.is_file():
+        raise ValueError(f"{name}_CA: there is no file {ca}")
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Settings of the environment; `overrides` by field name win. UsageError: one line with the variable."""
     try:
@@ -211,7 +241,7 @@ def _line(error: dict[str, Any]) -> str:
     if not error["loc"]:
         return message
     variable = PREFIX + str(error["loc"][0]).upper()
-    secret = variable in (PREFIX + "SECURITY_PASSWORD", PREFIX + "REDIS", PREFIX + "REGISTRY")
+    secret = variable.removeprefix(PREFIX) in ("SECURITY_PASSWORD", "SCHEMA_REGISTRY", "REDIS", "REGISTRY")
     return f"{variable}: {message}" if secret else f"{variable}={error['input']!s}: {message}"
 
 

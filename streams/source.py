@@ -23,10 +23,14 @@ from features.spec import (
     Vocabulary,
 )
 from features.windows import Window, WindowError, parse_duration
+from monitors.conditions import Condition
+from monitors.rules import Rule
+from streams.contract import source_conditions
 from streams.errors import DeclarationError
-from streams.event import Event, event_fields, integer_fields, unknown_field
+from streams.event import Event, event_fields, integer_fields, optional_fields, unknown_field
 
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+CODECS = ("json", "avro", "protobuf", "json-schema")
 _DTYPES = ("float32", "float64", "int32", "int64", "bool")
 
 
@@ -48,6 +52,8 @@ class Source:
     time: the field with the event time, an int in ms since 1970.
     partitioner: of the topic's producers: "crc32" is librdkafka's default, "murmur2" Java's.
     max_skew: how far an event's time may be ahead of its Kafka timestamp; later ones go to the dead letters.
+    codec: of the records' values: plain JSON, or the Schema Registry's wire format with one of its kinds of schema.
+    rules: what the values of its fields must be, and what becomes of records that break it.
     """
 
     topic: str
@@ -58,6 +64,8 @@ class Source:
     time: str
     partitioner: Literal["crc32", "murmur2"] = "crc32"
     max_skew: str = "1h"
+    codec: Literal["json", "avro", "protobuf", "json-schema"] = "json"
+    rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
         check_topic(self.topic, f"source {self.topic}")
@@ -73,12 +81,28 @@ class Source:
             raise DeclarationError(f"source {self.topic}: time={self.time!r} must be an int: milliseconds since 1970")
         if self.partitioner not in ("crc32", "murmur2"):
             raise DeclarationError(f'source {self.topic}: partitioner must be "crc32" or "murmur2"')
+        if self.codec not in CODECS:
+            known = ", ".join(CODECS)
+            raise DeclarationError(f"source {self.topic}: codec={self.codec!r} is none of {known}")
         duration_ms(self.max_skew, f"source {self.topic}: max_skew")
+        if isinstance(self.rules, list):
+            object.__setattr__(self, "rules", tuple(self.rules))  # a source is a value, and can be a key
+        _ = self.conditions
 
     @cached_property
     def stream(self) -> Stream:
         """The columns that the feature engine sees."""
         return Stream(self.topic, event_fields(self.event))
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What `rules` ask for, one by one."""
+        return source_conditions(self.rules, self.topic, self.stream.fields, self.time)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """The fields that an event may lack: those with a default."""
+        return optional_fields(self.event)
 
     @property
     def max_skew_ms(self) -> int:

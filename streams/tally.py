@@ -14,15 +14,16 @@ from models.rollout import Deployment
 from models.scorer import Scores
 from monitors.metrics import Metrics
 from streams.rounds import Work
+from streams.violations import Violations
 
 log = structlog.get_logger(__name__)
 
 
 class Tally:
-    """Counts rounds. topics: of the pipeline's sources, in order."""
+    """Counts rounds. topics: of the pipeline's sources, in order. violations: None = nothing has rules."""
 
-    def __init__(self, metrics: Metrics, topics: Sequence[str]) -> None:
-        self._metrics, self._topics = metrics, topics
+    def __init__(self, metrics: Metrics, topics: Sequence[str], violations: Violations | None = None) -> None:
+        self._metrics, self._topics, self._violations = metrics, topics, violations
 
     def round(self, work: Work, features: Features, scores: Scores | None, deployment: Deployment | None) -> None:
         """A round that has been sent; scores None = unscored."""
@@ -49,6 +50,10 @@ class Tally:
                     metrics.inc("weir_replayed_records_total", sum(map(len, replayed)), source=topic)
                 if pieces:
                     metrics.inc("weir_events_total", sum(map(len, pieces)), source=topic)
+            if self._violations is not None:
+                self._violations.worked_off(take.pieces)
+        if self._violations is not None:
+            self._violations.dead(work.dead)
         counts = Counter((letter.stream, letter.stage, letter.code) for letter in work.dead)
         for (stream, stage, code), count in counts.items():
             topic = self._topics[stream]
@@ -67,8 +72,11 @@ class Tally:
         for (arm, version), count in zip(scores.arms, finite, strict=True):
             if count:
                 metrics.inc("weir_predictions_total", count, model=deployment.model, version=version, arm=arm)
-        if scores.invalid:
-            metrics.inc("weir_unscored_total", scores.invalid, reason="non_finite")
+        if scores.withheld is not None:
+            metrics.inc("weir_unscored_total", len(scores.withheld), reason="contract")
+            invalid = np.setdiff1d(invalid, scores.withheld)
+        if len(invalid):
+            metrics.inc("weir_unscored_total", len(invalid), reason="non_finite")
             not_finite = np.bincount(scores.arm[invalid], minlength=arms).tolist()
             for (_, version), count in zip(scores.arms, not_finite, strict=True):
                 if count:

@@ -74,6 +74,8 @@ class Vitals:
             metrics.set("weir_cache_misses_total", stats.misses, entity=entity)
             metrics.set("weir_cache_evictions_total", stats.evictions, entity=entity)
             metrics.set("weir_cache_over_bound_rows", stats.over_bound, entity=entity)
+        if self._scoring is not None and (violations := self._scoring.violations) is not None:
+            violations.look(time.monotonic(), listening=bool(lanes) and not any(lag.values()))
         positions = tuple(p.next_offset for lane in lanes.values() for p in lane.positions)
         if positions != self._positions or not any(lag.values()):
             self._positions, self._progress_s = positions, time.monotonic()
@@ -110,6 +112,7 @@ class Vitals:
             "store": self._ownership.waiting
             or (scoring.waiting if scoring else "")
             or (committer.store_away if committer else ""),
+            "schemas": scoring.schemas.waiting if scoring else "",
             "recovering": self._ownership.recovering,
         }
         found = {name: reason for name, reason in reasons.items() if reason}

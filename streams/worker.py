@@ -46,6 +46,7 @@ from streams.outputs import Outputs
 from streams.ownership import Ownership
 from streams.pipeline import Pipeline
 from streams.pulse import BEAT_S, Pulse
+from streams.schemas.awaited import AwaitedSchemas
 from streams.scoring import Scoring
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
@@ -78,6 +79,7 @@ class Worker:
         self.metrics = Metrics()
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
+        self._schemas = AwaitedSchemas.of(pipeline, settings, self.metrics)
         self._instance = Instance.claim(settings.data_dir)
         base = client_config(settings, broker, f"weir-{pipeline.name}-{os.getpid()}", self._on_broker_error)
         self._base = base
@@ -197,6 +199,7 @@ class Worker:
             self.metrics,
             self._tracer,
             partitions,
+            schemas=self._schemas,
             goes_on_without_store=self.settings.on_store_away == "local",
         )
         self._app.agent(self._polls)(self._agent)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from features.spec import Computed, Hashed
+from monitors.rules import Rule, RuleError
 from monitors.watch import Watch, WatchError
 from streams.declared_loop import Blocks, Retrain, Rollout
 from streams.errors import DeclarationError, UsageError, WeirError, did_you_mean
@@ -47,7 +48,7 @@ def load_yaml(path: Path, resolve: Resolve) -> Pipeline:
 
 def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
     required = ("pipeline", "model", "sources", "score", "features")
-    top = _mapping("", raw, required, ("learn", "labels", *_LOOP, "output"))
+    top = _mapping("", raw, required, ("learn", "labels", *_LOOP, "output", "rules"))
     sources = {
         topic: _source(f"sources.{topic}", topic, value)
         for topic, value in _mapping("sources", top["sources"], None).items()
@@ -67,15 +68,33 @@ def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
         labels=_labels(top["labels"], sources, resolve) if "labels" in top else None,
         **{name: _loop(name, top[name]) for name in _LOOP if name in top},
         output=_text("output", top["output"]) if "output" in top else None,
+        rules=_rules("rules", top["rules"]) if "rules" in top else (),
     )
 
 
 def _source(path: str, topic: str, raw: Any) -> Source:
-    found = _mapping(path, raw, ("event", "key", "time"), ("id", "partitioner", "max_skew"))
-    options = {name: _text(f"{path}.{name}", value) for name, value in found.items() if name != "event"}
+    found = _mapping(path, raw, ("event", "key", "time"), ("id", "partitioner", "max_skew", "codec", "rules"))
+    others = ("event", "rules")
+    options: dict[str, Any] = {n: _text(f"{path}.{n}", value) for n, value in found.items() if n not in others}
+    if "rules" in found:
+        options["rules"] = _rules(f"{path}.rules", found["rules"])
     event = _event(f"{path}.event", topic, found["event"])
     with _at(path):
-        return Source(topic, event, **options)  # type: ignore[arg-type]
+        return Source(topic, event, **options)
+
+
+def _rules(path: str, raw: Any) -> list[Rule]:
+    """Each a mapping of Rule's arguments."""
+    known = [field.name for field in fields(Rule) if field.name != "of"]
+    found = []
+    for place, item in enumerate(_list(path, raw)):
+        here = f"{path}[{place}]"
+        options = dict(_mapping(here, item, ("of",), known))
+        try:
+            found.append(Rule(options.pop("of"), **options))
+        except RuleError as error:
+            raise DeclarationError(f"{here}: {error}") from error
+    return found
 
 
 def _event(path: str, topic: str, raw: Any) -> type[Event]:

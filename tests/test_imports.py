@@ -19,6 +19,7 @@ PACKAGES = (*SERVICE, "loadtest", "examples")
 DRIVERS = {
     "redis": {"features/redis_store.py", "monitors/join_store.py"},
     "onnxruntime": {"models/runner.py"},
+    "fastavro": {"streams/schemas/avro.py"},
     "mlflow": {"models/registry.py"},
     "torch": {"models/trainer.py"},
     "prometheus_client": {"monitors/metrics.py"},

@@ -21,6 +21,7 @@ def test_what_a_pipeline_file_imports() -> None:
         "Pipeline",
         "Retrain",
         "Rollout",
+        "Rule",
         "Source",
         "UsageError",
         "Vocabulary",
@@ -37,7 +38,9 @@ def names_of(function: object) -> list[str]:
 
 
 def test_how_a_pipeline_is_declared() -> None:
-    assert names_of(Source) == ["topic", "event", "key", "id", "time", "partitioner", "max_skew"]
+    assert names_of(Source) == ["topic", "event", "key", "id", "time", "partitioner", "max_skew", "codec", "rules"]
+    rule = ["of", "ge", "gt", "le", "lt", "among", "not_null", "nulls", "behind", "silence", "on_violation"]
+    assert names_of(streams.Rule) == rule
     assert names_of(Source.field) == ["field", "name"]
     assert names_of(Source.category) == ["field", "encoding", "name"]
     assert names_of(Source.by) == ["fields", "name"]
@@ -82,6 +85,7 @@ def test_how_a_pipeline_is_declared() -> None:
         "retrain",
         "rollout",
         "output",
+        "rules",
     ]
 
 
@@ -106,7 +110,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "read"],
+        "features": ["list", "catalogue", "read", "check"],
         "config": ["show"],
     }
 
@@ -117,6 +121,10 @@ def test_the_settings() -> None:
         "REDIS",
         "DATA_DIR",
         "REGISTRY",
+        "SCHEMA_REGISTRY",
+        "SCHEMA_REGISTRY_USERNAME",
+        "SCHEMA_REGISTRY_PASSWORD",
+        "SCHEMA_REGISTRY_CA",
         "GUARANTEE",
         "COMMIT_INTERVAL",
         "CHECKPOINT_INTERVAL",

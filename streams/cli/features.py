@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,6 @@ import typer
 from streams.cli.output import JsonOption, PipelineArgument, emit, start, table
 
 if TYPE_CHECKING:
-    from features.spec import Feature
     from streams.pipeline import Pipeline
     from streams.settings import Settings
 
@@ -19,18 +19,46 @@ app = typer.Typer(help="Features of a pipeline: list them, read an entity's.", n
 
 @app.command("list")
 def list_features(pipeline: PipelineArgument, as_json: JsonOption = False) -> None:
-    """The features in the order of the model's inputs."""
+    """The features in the order of the model's inputs, each with its meaning in words."""
+    from streams.catalogue import described
     from streams.loading import load_pipeline
 
     start(report=True)
     loaded = load_pipeline(pipeline)
-    features = [_described(loaded, feature) for feature in loaded.spec.features]
+    features = [described(loaded, feature) for feature in loaded.spec.features]
     report = {"pipeline": loaded.name, "spec_hash": loaded.spec.hash, "features": features}
     text = None
     if not as_json:
-        columns = ("name", "kind", "of", "source", "entity", "window")
+        columns = ("name", "kind", "of", "source", "entity", "window", "meaning")
         text = table(columns, [[feature.get(column) for column in columns] for feature in features])
     emit(report, as_json=as_json, text=text)
+
+
+@app.command("catalogue")
+def catalogue_page(
+    pipeline: PipelineArgument,
+    output: Annotated[Path, typer.Option(help="The page: FILE.html or FILE.md.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """A page about the features: what each means, its source, freshness, rules, models and example values."""
+    from streams.catalogue import archived_examples, catalogue
+    from streams.catalogue_page import render
+    from streams.errors import UsageError, WeirError
+    from streams.loading import load_pipeline
+    from streams.monitor import archive_folder
+    from streams.release import open_registry
+
+    settings = start(report=True)
+    loaded = load_pipeline(pipeline)
+    if output.suffix not in (".html", ".md"):
+        raise UsageError(f"{output}: a page ends in .html or .md")
+    versions = open_registry(settings).versions(loaded.model)
+    found = catalogue(loaded, versions, archived_examples(loaded, archive_folder(loaded, settings)))
+    try:
+        output.write_text(render(found, output.suffix), encoding="utf-8")
+    except OSError as error:
+        raise WeirError(f"{output} cannot be written: {error.strerror}") from error
+    emit({**found, "page": str(output)}, as_json=as_json, text=f"{output}: {len(found['features'])} features")
 
 
 @app.command("read")
@@ -65,6 +93,46 @@ def read(
         ]
         text = table(("feature", "value", "", "newest event, or its pane's start"), rows)
     emit(report, as_json=as_json, text=text)
+
+
+@app.command("check")
+def check(
+    pipeline: PipelineArgument,
+    files: Annotated[
+        list[Path],
+        typer.Option("--input", help="Parquet, CSV or JSON lines, of events or of features; may be repeated."),
+    ],
+    source: Annotated[str | None, typer.Option(help="The topic whose events they are; default: the scored.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The rules and types of the pipeline over files; exit code 1 where something breaks them."""
+    from streams.check_files import check_files
+    from streams.errors import UsageError, did_you_mean
+    from streams.loading import load_pipeline
+
+    start(report=True)
+    loaded = load_pipeline(pipeline)
+    topics = {found.topic: found for found in loaded.sources}
+    if source is not None and source not in topics:
+        known = did_you_mean(source, topics) or f"; there is {', '.join(topics)}"
+        raise UsageError(f"{source!r} is not among the sources of {loaded.name}{known}")
+    report = check_files(loaded, topics[source] if source else loaded.lead, files)
+    text = None
+    if not as_json:
+        columns = ("", "rule", "asks", "rows", "share", "on the stream", "for example")
+        rows = [
+            (f.of, f.rule, f.asks, f.rows, f"{f.share:.4%}", f.action, _examples(f.examples)) for f in report.findings
+        ]
+        said = f"{report.rows} rows, {report.kind}: {len(report.checked)} conditions checked, {len(rows)} broken"
+        skipped = [f"not checked: {rule}: {why}" for rule, why in report.unchecked.items()]
+        text = "\n".join([said, *skipped, *([table(columns, rows)] if rows else [])])
+    emit({"pipeline": loaded.name, **report.as_dict()}, as_json=as_json, text=text)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _examples(found: list[list[Any]]) -> str:
+    return ", ".join(f"row {row}: {value!r}" for row, value in found)
 
 
 def _read(
@@ -129,26 +197,3 @@ def _partitions(pipeline: Pipeline, settings: Settings) -> int:
     if not count:
         raise WeirError(f"topic {topic} does not exist on {broker}")
     return count
-
-
-def _described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
-    from features.spec import Aggregate, Category, Computed, Hashed
-
-    found: dict[str, Any] = {"name": feature.name, "source": pipeline.lead.topic}
-    if isinstance(feature, Computed):
-        return {**found, "kind": "compute"}
-    if isinstance(feature, Category):
-        encoding = feature.encoding
-        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{len(encoding.values)} values"
-        return {**found, "kind": "category", "of": feature.field, "window": size}
-    if isinstance(feature, Aggregate):
-        window = feature.window.text if feature.window else f"within {(feature.within_ms or 0) / 86_400_000:g}d"
-        return {
-            "name": feature.name,
-            "kind": feature.op,
-            "of": feature.field,
-            "source": pipeline.sources[feature.stream].topic,
-            "entity": ", ".join(feature.entity),
-            "window": window,
-        }
-    return {**found, "kind": "field", "of": feature.field}

@@ -1,0 +1,105 @@
+"""The catalogue of a pipeline's features: what each means, and what is known of it beside its declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features import words
+from features.spec import Aggregate, Category, Computed, Feature, Hashed
+from models.registry import Registered
+from streams.pipeline import Pipeline
+
+EXAMPLES = 3
+
+
+def described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
+    """A feature by its declaration: what `weir features list` shows and the catalogue begins with."""
+    spec = pipeline.spec
+    found: dict[str, Any] = {"name": feature.name, **_declared(pipeline, feature)}
+    rules = [f"{c.words} ({c.action})" for c in pipeline.rules if c.of == feature.name]
+    return {
+        **found,
+        "meaning": words.meaning(spec, feature),
+        "type": words.type_of(feature),
+        "encoding": words.encoding(feature),
+        "missing": words.missing(feature),
+        "freshness": words.freshness(feature),
+        "rules": rules,
+    }
+
+
+def catalogue(
+    pipeline: Pipeline, versions: Sequence[Registered], examples: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    """All that the page says. versions: of the pipeline's model; examples: values by feature."""
+    fitting = [v for v in versions if v.version.spec_hash == pipeline.spec.hash]
+    models = [
+        {"version": v.version.version, "places": list(v.aliases), "created_ms": v.created_ms} for v in fitting
+    ]
+    return {
+        "pipeline": pipeline.name,
+        "model": pipeline.model,
+        "spec_hash": pipeline.spec.hash,
+        "sources": [_source(source, lead=source is pipeline.lead) for source in pipeline.sources],
+        "models": models,
+        "other_versions": len(versions) - len(fitting),
+        "features": [
+            {
+                **described(pipeline, feature),
+                "examples": list(examples.get(feature.name, ())),
+                "models": [model["version"] for model in models],
+            }
+            for feature in pipeline.spec.features
+        ],
+    }
+
+
+def archived_examples(pipeline: Pipeline, folder: Path) -> dict[str, list[Any]]:
+    """Values by feature out of the newest file of the archive that can be read; none where there is no archive."""
+    for path in sorted(folder.glob("*.parquet"), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            frame = pl.read_parquet(path, glob=False)
+        except (pl.exceptions.PolarsError, OSError):
+            continue  # cut short: the one before will do
+        return {
+            name: frame[f"feature.{name}"].drop_nulls().unique(maintain_order=True).tail(EXAMPLES).to_list()
+            for name in pipeline.spec.names
+            if f"feature.{name}" in frame.columns
+        }
+    return {}
+
+
+def _declared(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
+    lead = pipeline.lead.topic
+    if isinstance(feature, Computed):
+        return {"source": lead, "kind": "compute"}
+    if isinstance(feature, Category):
+        encoding = feature.encoding
+        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{len(encoding.values)} values"
+        return {"source": lead, "kind": "category", "of": feature.field, "window": size}
+    if isinstance(feature, Aggregate):
+        window = feature.window.text if feature.window else f"within {(feature.within_ms or 0) / 86_400_000:g}d"
+        return {
+            "kind": feature.op,
+            "of": feature.field,
+            "source": pipeline.sources[feature.stream].topic,
+            "entity": ", ".join(feature.entity),
+            "window": window,
+        }
+    return {"source": lead, "kind": "field", "of": feature.field}
+
+
+def _source(source: Any, *, lead: bool) -> dict[str, Any]:
+    return {
+        "topic": source.topic,
+        "scored": lead,
+        "event": source.event.__name__,
+        "key": source.key,
+        "time": source.time,
+        "codec": source.codec,
+        "rules": [f"{c.of} {c.words} ({c.action})" for c in source.conditions],
+    }

@@ -1,0 +1,1 @@
+"""Codecs of the Schema Registry's wire format: Avro, Protobuf and JSON Schema, decoded into a source's event type."""
