@@ -53,7 +53,7 @@ def over_time(
         if name:
             side, anchor = (-5, "end") if x > WIDTH / 2 else (5, "start")
             parts.append(f'<path d="M{x:.1f} {frame.floor}V{_TOP}" stroke="{_ORANGE}" stroke-dasharray="4 3"/>')
-            y = frame.floor - 10 - 18 * (i % 2)
+            y = _TOP + 14 + 18 * (i % 2)
             parts.append(f'<text x="{x + side:.1f}" y="{y:g}" text-anchor="{anchor}">{escape(name)}</text>')
         else:
             parts.append(f'<path d="M{x:.1f} {frame.floor}v-6" stroke="{_ORANGE}"/>')
@@ -68,11 +68,14 @@ def over_sizes(title: str, points: Sequence[tuple[float, float, str]], width: fl
     ticks = nice_ticks(0.0, 1.1 * max(1e-9, *(value for _, value, _ in points)))
     frame = _Frame(min(sizes) - spare, max(sizes) + spare, width, ticks)
     parts = [_title(title), frame.grid()]
-    drawn = sorted((size, value) for size, (_, value, _) in zip(sizes, points, strict=True))
-    parts.append(frame.line(drawn))
-    for size, (_, value, name) in zip(sizes, points, strict=True):
-        parts.append(f'<circle cx="{frame.x(size):.1f}" cy="{frame.y(value):.1f}" r="4" fill="{_BLUE}"/>')
-        parts.append(frame.x_label(size, name))
+    drawn = sorted((math.log10(size), value, name) for size, value, name in points)
+    parts.append(frame.line([(size, value) for size, value, _ in drawn]))
+    free = 0.0
+    for size, value, name in drawn:
+        x, half = frame.x(size), 4.5 * len(name)
+        parts.append(f'<circle cx="{x:.1f}" cy="{frame.y(value):.1f}" r="4" fill="{_BLUE}"/>')
+        parts.append(frame.x_label(size, name, lower=x - half < free))  # than its neighbour, with which it would collide
+        free = x + half
     return Chart("".join(parts), frame.height, width)
 
 
@@ -118,8 +121,9 @@ class _Frame(NamedTuple):
             for tick in self.ticks
         )
 
-    def x_label(self, value: float, text: str) -> str:
-        return f'<text x="{self.x(value):.1f}" y="{self.floor + 20}" text-anchor="middle">{escape(text)}</text>'
+    def x_label(self, value: float, text: str, *, lower: bool = False) -> str:
+        y = self.floor + (36 if lower else 20)
+        return f'<text x="{self.x(value):.1f}" y="{y:g}" text-anchor="middle">{escape(text)}</text>'
 
     def line(self, points: Sequence[tuple[float, float]]) -> str:
         path = "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
