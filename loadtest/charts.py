@@ -74,7 +74,7 @@ def over_sizes(title: str, points: Sequence[tuple[float, float, str]], width: fl
     for size, value, name in drawn:
         x, half = frame.x(size), 4.5 * len(name)
         parts.append(f'<circle cx="{x:.1f}" cy="{frame.y(value):.1f}" r="4" fill="{_BLUE}"/>')
-        parts.append(frame.x_label(size, name, lower=x - half < free))  # than its neighbour, with which it would collide
+        parts.append(frame.x_label(size, name, lower=x - half < free))  # or they would collide
         free = x + half
     return Chart("".join(parts), frame.height, width)
 

@@ -51,6 +51,7 @@ class _Bench:
     """One Kafka for all points; inputs are written once and kept while another point reads them too."""
 
     kafka: KafkaCluster
+    admin: AdminClient
     folder: Path
     say: Callable[[str], None]
     number: int = 0
@@ -102,10 +103,6 @@ class _Bench:
         for gone in self.admin.delete_topics(topics).values():
             gone.result()
 
-    @property
-    def admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.kafka.address, "log_level": 0})
-
 
 def _watch(plan: Plan, point: Point, service: Service, count: OutputCount) -> Found:
     """Warms the worker up, then measures."""
@@ -131,4 +128,4 @@ def _kafka(say: Callable[[str], None]) -> Iterator[_Bench]:
         tempfile.TemporaryDirectory(prefix="weir-growth-") as folder,
         KafkaCluster(Path(folder), java_options=()) as kafka,
     ):
-        yield _Bench(kafka, Path(folder), say)
+        yield _Bench(kafka, AdminClient({"bootstrap.servers": kafka.address, "log_level": 0}), Path(folder), say)

@@ -39,7 +39,8 @@ def catchup(
     backlog: int, per_s: int, partitions: int, plot: Path | None, *, peak_records: int, usual_s: float, as_json: bool
 ) -> None:
     """Ends with 1 if it was slow, grew, or came late out of it, or if a prediction was lost or made twice."""
-    from loadtest.catchup import COLUMNS, run
+    from loadtest.catchup import run
+    from loadtest.catchup_report import COLUMNS
 
     start(report=True)
     found = run(
@@ -54,7 +55,8 @@ def catchup(
 
 def starting(entities: int, bound: int, rounds: int, plot: Path | None, *, as_json: bool) -> None:
     """Ends with 1 if the first prediction came late, or the worker is too large."""
-    from loadtest.starting import COLUMNS, MEMORY_COLUMNS, run
+    from loadtest.starting import run
+    from loadtest.starting_report import COLUMNS, MEMORY_COLUMNS
 
     start(report=True)
     found = run(progress, rounds=rounds, entities=entities, bound=bound)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.catchup import CatchUp, Sample, run
+from loadtest.catchup import run
+from loadtest.catchup_report import CatchUp, Sample
 
 # 3 s until the first commit, then 100,000 a second, and 2 s after the end; 300 MB that grow by 1 MB a second
 SAMPLES = tuple(

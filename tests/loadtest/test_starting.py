@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.starting import MEMORY_COLUMNS, Memory, Start, Starting, run
+from loadtest.starting import run
+from loadtest.starting_report import MEMORY_COLUMNS, Memory, Start, Starting
 
 STARTING = Starting(
     {
