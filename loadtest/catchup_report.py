@@ -74,9 +74,14 @@ class CatchUp:
         return late / early - 1
 
     @property
+    def whole(self) -> bool:
+        """Whether every payment has one prediction."""
+        return self.lost == self.duplicated == 0
+
+    @property
     def passed(self) -> bool:
-        once = self.lost == self.duplicated == 0
-        return once and self.of_peak >= LEAST_OF_PEAK and self.growth <= MOST_GROWTH and self.on_time_s <= MOST_S
+        fast, flat = self.of_peak >= LEAST_OF_PEAK, self.growth <= MOST_GROWTH
+        return self.whole and fast and flat and self.on_time_s <= MOST_S
 
     def as_json(self) -> dict[str, Any]:
         """The fields above, rate, memory and growth, and the machine."""

@@ -133,14 +133,22 @@ def bench(
             bench_costs.growth(axis, rounds or 1, plot, short=short, as_json=as_json)
         case Mode.scale:
             records, seconds = (SHORT_LOAD, SHORT_SECONDS) if short else (records or 3_000_000, SCALE_SECONDS)
-            bench_costs.scale(records, rounds or 2, seconds, plot, as_json=as_json)
+            bench_costs.scale(records, rounds or 2, seconds, plot, judged=not short, as_json=as_json)
         case Mode.catchup:
             peak, usual_s = (SHORT_RECORDS, SHORT_SECONDS) if short else (PEAK_RECORDS, USUAL_S)
-            backlog, per_s = records or 5_000_000, _one(rates) or 5_000
-            bench_costs.catchup(backlog, per_s, partitions, plot, peak_records=peak, usual_s=usual_s, as_json=as_json)
+            bench_costs.catchup(
+                records or 5_000_000,
+                _one(rates) or 5_000,
+                partitions,
+                plot,
+                peak_records=peak,
+                usual_s=usual_s,
+                judged=not short,
+                as_json=as_json,
+            )
         case Mode.start:
             entities, bound = (SHORT_ENTITIES, SHORT_ENTITIES // 2) if short else (entities or 1_000_000, BOUND)
-            bench_costs.starting(entities, bound, rounds or 5, plot, as_json=as_json)
+            bench_costs.starting(entities, bound, rounds or 5, plot, judged=not short, as_json=as_json)
         case Mode.peak:
             _peak(records or 1_000_000, rounds or 2, partitions, systems, broker, plot, as_json=as_json)
 
