@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.errors import WeirError
 
@@ -46,15 +46,17 @@ class Offsets:
 
 
 class Ledger(threading.Thread):
-    """Follows a predictions topic from its beginning to `finish`.
+    """Follows a predictions topic from its beginning to `finish`; from its end, and for latencies alone, where it is
+    made with `latencies_only`.
 
     A prediction's latency is its arrival here less its event time, where that is the time of its sending. Latencies are
     kept by slot (`slot_s` long, counted from `origin_s`, wall clock) and whole ms. Whoever asks while the topic cannot
     be read is told so by a WeirError.
     """
 
-    def __init__(self, broker: str, topic: str, slot_s: float) -> None:
+    def __init__(self, broker: str, topic: str, slot_s: float, *, latencies_only: bool = False) -> None:
         super().__init__(name="ledger", daemon=True)
+        self._strikes = not latencies_only
         self.offsets: defaultdict[int, Offsets] = defaultdict(Offsets)
         self._seen = 0
         self.origin_s, self._slot_s = time.time(), slot_s
@@ -75,7 +77,8 @@ class Ledger(threading.Thread):
         )
         found = self._consumer.list_topics(topic, timeout=_REQUEST_S).topics[topic].partitions
         self.partitions = sorted(found)
-        self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in found])
+        start = OFFSET_END if latencies_only else OFFSET_BEGINNING
+        self._consumer.assign([TopicPartition(topic, p, start) for p in found])
 
     @property
     def seen(self) -> int:
@@ -152,7 +155,8 @@ class Ledger(threading.Thread):
                     raise WeirError(f"not a prediction: {message.value()!r}")
                 partition = message.partition() or 0
                 self._first.setdefault(partition, now_s)
-                self.offsets[partition].strike(int(found[2]))
+                if self._strikes:
+                    self.offsets[partition].strike(int(found[2]))
                 slot[min(max(0, now_ms - int(found[1])), LATEST_MS)] += 1
             self._seen += len(messages)
 

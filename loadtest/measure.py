@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import time
@@ -51,11 +52,15 @@ class OutputCount:
         return sum(found.result().offset for found in self._admin.list_offsets(self._latest).values())
 
 
-def watch(process: subprocess.Popen[bytes], count: Callable[[], int], records: int) -> list[Sample]:
-    """Samples until `count` reaches `records`. Raises WeirError if the process ends or stalls before."""
+def watch(
+    process: subprocess.Popen[bytes], count: Callable[[], int], records: int, within_s: float = math.inf
+) -> list[Sample]:
+    """Samples until `count` reaches `records`, or `within_s` is over. Raises WeirError if the process ends or stalls
+    before.
+    """
     samples = [Sample(time.perf_counter(), 0, 0.0, 0.0)]
     progress_s = samples[0].time_s
-    while samples[-1].records < records:
+    while samples[-1].records < records and samples[-1].time_s - samples[0].time_s < within_s:
         before = samples[-1]
         ended = process.poll() is not None
         sample = Sample(time.perf_counter(), count(), *_use(process.pid, before))
@@ -77,11 +82,14 @@ def steady(samples: Sequence[Sample]) -> Measured:
     total = samples[-1].records
     first = next(s for s in reversed(samples) if s.records <= STEADY[0] * total)
     last = next(s for s in samples if s.records >= STEADY[1] * total)
+    return between(first, last)._replace(peak_rss_mb=samples[-1].peak_rss_mb)
+
+
+def between(first: Sample, last: Sample) -> Measured:
+    """Rate and CPU from one sample to another, and the peak memory by the later one."""
     records = last.records - first.records
     return Measured(
-        records / (last.time_s - first.time_s),
-        (last.cpu_s - first.cpu_s) / records * 1e6,
-        samples[-1].peak_rss_mb,
+        records / (last.time_s - first.time_s), (last.cpu_s - first.cpu_s) / records * 1e6, last.peak_rss_mb
     )
 
 

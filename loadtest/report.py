@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from loadtest import charts
 from loadtest.jars import VERSION
 
 BAR = 30
@@ -70,36 +70,15 @@ def as_rows(results: Sequence[Result]) -> list[tuple[str, str, str, str, str]]:
 
 def write_plot(results: Sequence[Result], path: Path) -> None:
     """An SVG of two bar charts: records per second, CPU µs a record."""
-    charts = [
-        _bars(
-            "Records per second (more is better)",
-            [(r.system, r.records_per_s, f"{r.records_per_s:,.0f}") for r in results],
-        ),
-        _bars(
-            "CPU µs per record (less is better)",
-            [(r.system, r.cpu_us_per_record, f"{r.cpu_us_per_record:.1f}") for r in results],
-        ),
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    height = 60 + 30 * len(results)
-    body = "".join(f'<g transform="translate(0,{i * height})">{chart}</g>' for i, chart in enumerate(charts))
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height * len(charts)}" '
-        f'font-family="sans-serif" font-size="14">{body}</svg>\n'
+    rates = [(r.system, r.records_per_s, f"{r.records_per_s:,.0f}") for r in results]
+    costs = [(r.system, r.cpu_us_per_record, f"{r.cpu_us_per_record:.1f}") for r in results]
+    charts.write(
+        path,
+        [
+            [charts.bars("Records per second (more is better)", rates)],
+            [charts.bars("CPU µs per record (less is better)", costs)],
+        ],
     )
-
-
-def _bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
-    longest = max((value for _, value, _ in rows), default=1.0)
-    parts = [f'<text x="10" y="25" font-weight="bold">{escape(title)}</text>']
-    for i, (name, value, label) in enumerate(rows):
-        y, width = 40 + 30 * i, max(1.0, 480 * value / longest)
-        parts.append(
-            f'<text x="120" y="{y + 16}" text-anchor="end">{escape(name)}</text>'
-            f'<rect x="130" y="{y}" width="{width:.1f}" height="22" fill="#3b6ea5"/>'
-            f'<text x="{136 + width:.1f}" y="{y + 16}">{escape(label)}</text>'
-        )
-    return "".join(parts)
 
 
 def _cpu_model() -> str:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -35,9 +35,20 @@ _POLL_S = 0.02
 
 
 class Worker:
-    """`weir worker` of the payments example, exactly once; what it logs goes to `log`, a JSON object a line."""
+    """`weir worker` of `pipeline`, exactly once; what it logs goes to `log`, a JSON object a line.
 
-    def __init__(self, broker: str, redis: str, data_dir: Path, log: Path) -> None:
+    environment: variables that win over these.
+    """
+
+    def __init__(
+        self,
+        broker: str,
+        redis: str,
+        data_dir: Path,
+        log: Path,
+        pipeline: str = PIPELINE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
@@ -49,14 +60,15 @@ class Worker:
             "WEIR_HTTP": f"127.0.0.1:{self._port}",
             "WEIR_GUARANTEE": "exactly_once",
             "WEIR_LOG_FORMAT": "json",
+            **(environment or {}),
         }
-        self.log = log
+        self.log, self._pipeline = log, pipeline
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli", "worker", PIPELINE],
+                [sys.executable, "-m", "streams.cli", "worker", self._pipeline],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -92,8 +104,11 @@ class Worker:
 
     def metric(self, name: str, label: str = "") -> float:
         """The sum of a metric's series, of those alone whose labels hold the text `label`."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
-            return scrape.total(answer.read().decode(), name, label)
+        return scrape.total(self.metrics(), name, label)
+
+    def metrics(self) -> str:
+        """/metrics as it is now. Raises WeirError where it does not answer."""
+        return scrape.page(f"127.0.0.1:{self._port}")
 
     def said(self, since: int = 0) -> list[dict[str, Any]]:
         """Its log from byte `since` on."""
@@ -114,20 +129,35 @@ class Worker:
 
 
 class Service:
-    """`address`: of the broker. The worker has not been started."""
+    """`address`: of the broker. The worker has not been started.
 
-    def __init__(self, address: str, valkey: Valkey, folder: Path) -> None:
+    pipeline: what it runs; environment: of its workers, beside what they all have.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        valkey: Valkey,
+        folder: Path,
+        pipeline: str = PIPELINE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.address, self.valkey = address, valkey
-        self.pipeline = load_pipeline(PIPELINE)
+        self.pipeline = load_pipeline(pipeline)
         self.source, self.predictions = self.pipeline.lead.topic, self.pipeline.topics.predictions
-        self._folder = folder
+        self._folder, self._named, self._environment = folder, pipeline, environment
         # The settings of this service alone: what the environment says of another is not for it.
         self._settings = load_settings(broker=address, redis=valkey.url, data_dir=folder / "data", registry="")
-        self.worker = Worker(address, valkey.url, folder / "data", folder / "worker.log")
+        self.worker = self.new_worker("worker")
 
-    def serve(self) -> None:
-        """Makes the example's model the champion, past the registry: importing MLflow takes seconds."""
-        file = payments_model.write(self._folder / "payments.onnx")
+    def new_worker(self, name: str) -> Worker:
+        """One more of the same group, to be started; it logs to `name`.log."""
+        log = self._folder / f"{name}.log"
+        return Worker(self.address, self.valkey.url, self._folder / "data", log, self._named, self._environment)
+
+    def serve(self, model: Path | None = None) -> None:
+        """Makes `model` (None = the example's) the champion, past the registry: importing MLflow takes seconds."""
+        file = model or payments_model.write(self._folder / "payments.onnx")
         spec, sha256 = self.pipeline.spec.hash, sha256_of(file.read_bytes())
         version = Version(self.pipeline.model, "1", file.as_uri(), sha256, spec, output=self.pipeline.output)
         self._publish(rollout.promote(rollout.unscored(self.pipeline.model), version))

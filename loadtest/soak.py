@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined, unused-ignore]
 
 from examples.payments import generate
+from loadtest import charts
 from loadtest.ledger import Ledger, percentile
-from loadtest.line import write_line
 from loadtest.live import Live, ends
 from loadtest.measure import OutputCount, steady, watch
 from loadtest.report import machine
@@ -119,7 +119,8 @@ class Soak:
     def plot(self, path: Path) -> None:
         """An SVG of the resident memory over time, with a mark at each swap."""
         points = [(sample.time_s / 60, sample.rss_mb) for sample in self.samples]
-        write_line(path, "Resident memory of the worker, MB", points, [time_s / 60 for time_s in self.swapped_s])
+        swaps = [(time_s / 60, "") for time_s in self.swapped_s]
+        charts.write(path, [[charts.over_time("Resident memory of the worker, MB", points, "min", swaps)]])
 
     def as_rows(self) -> list[tuple[str, str]]:
         """Name and value of each result."""

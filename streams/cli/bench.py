@@ -8,14 +8,18 @@ from typing import Annotated
 
 import typer
 
+from streams.cli import bench_costs
 from streams.cli.output import JsonOption, emit, progress, start, table
 from streams.errors import UsageError
 
 SHORT_RECORDS = 30_000
 SHORT_RATE, SHORT_SECONDS = 1_000, 3.0
 SHORT_ENTITIES, SHORT_MINUTES = 2_000, 0.5
+SHORT_LOAD = 400_000
+"""Of two workers: some are worked off before both have their partitions."""
 WARM_UP_S = 120.0
 """Of a soak; a third of it where that is shorter."""
+SCALE_SECONDS, PEAK_RECORDS, USUAL_S, BOUND = 20.0, 1_000_000, 15.0, 200_000
 
 
 class Mode(StrEnum):
@@ -26,20 +30,26 @@ class Mode(StrEnum):
     recovery = "recovery"
     soak = "soak"
     monitor = "monitor"
+    growth = "growth"
+    scale = "scale"
+    catchup = "catchup"
+    start = "start"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
-    "records": (Mode.peak, Mode.monitor),
-    "plot": (Mode.peak, Mode.soak),
-    "rate": (Mode.latency, Mode.recovery, Mode.soak),
+    "records": (Mode.peak, Mode.monitor, Mode.scale, Mode.catchup),
+    "plot": (Mode.peak, Mode.soak, Mode.growth, Mode.scale, Mode.catchup, Mode.start),
+    "rate": (Mode.latency, Mode.recovery, Mode.soak, Mode.catchup),
     "seconds": (Mode.latency,),
     "warmup": (Mode.latency,),
-    "rounds": (*_COMPARED, Mode.recovery),
+    "rounds": (*_COMPARED, Mode.recovery, Mode.growth, Mode.scale, Mode.start),
+    "partitions": (*_COMPARED, Mode.recovery, Mode.soak, Mode.catchup),
     "systems": _COMPARED,
     "broker": _COMPARED,
-    "entities": (Mode.recovery,),
+    "entities": (Mode.recovery, Mode.start),
     "minutes": (Mode.soak,),
+    "axis": (Mode.growth,),
 }
 """The modes of options that mean nothing in the others."""
 
@@ -50,33 +60,54 @@ def bench(
         Mode,
         typer.Argument(
             help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
-            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches."
+            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; growth: "
+            "more entities, features, partitions, a larger model, other batches; scale: two workers beside one; "
+            "catchup: a backlog while payments go on; start: seconds to the first prediction, bytes an entity."
         ),
     ] = Mode.peak,
     records: Annotated[
-        int, typer.Option(min=1000, help="peak: payments to score; monitor: predictions to join.")
-    ] = 1_000_000,
+        int | None,
+        typer.Option(
+            min=1000,
+            help="peak: payments to score, monitor: predictions to join, default 1,000,000; scale: default 3,000,000; "
+            "catchup: the backlog, default 5,000,000.",
+        ),
+    ] = None,
     rate: Annotated[
         list[str] | None,
         typer.Option(
             help="Payments a second. latency: or several separated by commas, default 10000; recovery: default 2000; "
-            "soak: default half of the peak."
+            "soak: default half of the peak; catchup: default 5000."
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=1, help="latency: how long each turn is measured.")] = 30.0,
     warmup: Annotated[float, typer.Option(min=1, help="latency: seconds at the same rate before that.")] = 5.0,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Turns of each system, default 2; recovery: kills, default 3. Medians are reported."),
+        typer.Option(
+            min=1,
+            help="Turns of each system, default 2; recovery: kills, default 3; growth: of each point, default 1; "
+            "start: default 5. Medians are reported.",
+        ),
     ] = None,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the payments topic.")] = 4,
     systems: Annotated[str, typer.Option(help="Which to run, separated by commas; default: all.")] = "",
     broker: Annotated[
         str | None, typer.Option(help="host:port of a Kafka to use; default: one is fetched and started.")
     ] = None,
-    entities: Annotated[int, typer.Option(min=100, help="recovery: users that have state.")] = 100_000,
+    entities: Annotated[
+        int | None,
+        typer.Option(
+            min=100, help="Users that have state. recovery: default 100,000; start: those seen, default 1,000,000."
+        ),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="soak: how long, the warm-up included.")] = 15.0,
-    plot: Annotated[Path | None, typer.Option(help="peak, soak: write the chart to this SVG file.")] = None,
+    axis: Annotated[
+        str, typer.Option(help="growth: entities, features, partitions, model, batch; default: all of them.")
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the chart to this SVG file; not of latency, recovery, monitor.")
+    ] = None,
     short: Annotated[
         bool, typer.Option("--short", help="Does it run? One round of a few seconds; its figures mean little.")
     ] = False,
@@ -85,20 +116,41 @@ def bench(
     """How Weir scores payments on a real Kafka: fast, soon, beside what one would write by hand; killed; for long."""
     _refuse_others(context, mode)
     rates = (SHORT_RATE,) if short else _rates(rate or [])
-    if mode is Mode.latency:
-        seconds, warmup = (SHORT_SECONDS, 1.0) if short else (seconds, warmup)
-        rounds = 1 if short else rounds or 2
-        _latency(rates or (10_000,), seconds, warmup, rounds, partitions, systems, broker, as_json=as_json)
-    elif mode is Mode.recovery:
-        entities, rounds = (SHORT_ENTITIES, 1) if short else (entities, rounds or 3)
-        _recovery(entities, _one(rates) or 2_000, rounds, partitions, as_json=as_json)
-    elif mode is Mode.monitor:
-        _monitor(SHORT_RECORDS if short else records, as_json=as_json)
-    elif mode is Mode.soak:
-        _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
-    else:
-        records, rounds = (SHORT_RECORDS, 1) if short else (records, rounds or 2)
-        _peak(records, rounds, partitions, systems, broker, plot, as_json=as_json)
+    if short:
+        records, rounds = SHORT_RECORDS, 1
+    match mode:
+        case Mode.latency:
+            seconds, warmup = (SHORT_SECONDS, 1.0) if short else (seconds, warmup)
+            _latency(rates or (10_000,), seconds, warmup, rounds or 2, partitions, systems, broker, as_json=as_json)
+        case Mode.recovery:
+            entities = SHORT_ENTITIES if short else entities or 100_000
+            _recovery(entities, _one(rates) or 2_000, rounds or 3, partitions, as_json=as_json)
+        case Mode.monitor:
+            _monitor(records or 1_000_000, as_json=as_json)
+        case Mode.soak:
+            _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
+        case Mode.growth:
+            bench_costs.growth(axis, rounds or 1, plot, short=short, as_json=as_json)
+        case Mode.scale:
+            records, seconds = (SHORT_LOAD, SHORT_SECONDS) if short else (records or 3_000_000, SCALE_SECONDS)
+            bench_costs.scale(records, rounds or 2, seconds, plot, judged=not short, as_json=as_json)
+        case Mode.catchup:
+            peak, usual_s = (SHORT_RECORDS, SHORT_SECONDS) if short else (PEAK_RECORDS, USUAL_S)
+            bench_costs.catchup(
+                records or 5_000_000,
+                _one(rates) or 5_000,
+                partitions,
+                plot,
+                peak_records=peak,
+                usual_s=usual_s,
+                judged=not short,
+                as_json=as_json,
+            )
+        case Mode.start:
+            entities, bound = (SHORT_ENTITIES, SHORT_ENTITIES // 2) if short else (entities or 1_000_000, BOUND)
+            bench_costs.starting(entities, bound, rounds or 5, plot, judged=not short, as_json=as_json)
+        case Mode.peak:
+            _peak(records or 1_000_000, rounds or 2, partitions, systems, broker, plot, as_json=as_json)
 
 
 def _peak(
