@@ -21,6 +21,7 @@ DRIVERS = {
     "onnxruntime": {"models/runner.py"},
     "mlflow": {"models/registry.py"},
     "torch": {"models/trainer.py"},
+    "deltalake": {"models/tables.py"},
     "prometheus_client": {"monitors/metrics.py"},
 }
 KAFKA = ("confluent_kafka", "faust", "mode")

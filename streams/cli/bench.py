@@ -26,16 +26,17 @@ class Mode(StrEnum):
     recovery = "recovery"
     soak = "soak"
     monitor = "monitor"
+    backfill = "backfill"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
-    "records": (Mode.peak, Mode.monitor),
+    "records": (Mode.peak, Mode.monitor, Mode.backfill),
     "plot": (Mode.peak, Mode.soak),
     "rate": (Mode.latency, Mode.recovery, Mode.soak),
     "seconds": (Mode.latency,),
     "warmup": (Mode.latency,),
-    "rounds": (*_COMPARED, Mode.recovery),
+    "rounds": (*_COMPARED, Mode.recovery, Mode.backfill),
     "systems": _COMPARED,
     "broker": _COMPARED,
     "entities": (Mode.recovery,),
@@ -50,11 +51,12 @@ def bench(
         Mode,
         typer.Argument(
             help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
-            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches."
+            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; "
+            "backfill: features from a file, beside polars and pandas."
         ),
     ] = Mode.peak,
     records: Annotated[
-        int, typer.Option(min=1000, help="peak: payments to score; monitor: predictions to join.")
+        int, typer.Option(min=1000, help="peak: payments to score; monitor: predictions to join; backfill: rows.")
     ] = 1_000_000,
     rate: Annotated[
         list[str] | None,
@@ -92,6 +94,9 @@ def bench(
     elif mode is Mode.recovery:
         entities, rounds = (SHORT_ENTITIES, 1) if short else (entities, rounds or 3)
         _recovery(entities, _one(rates) or 2_000, rounds, partitions, as_json=as_json)
+    elif mode is Mode.backfill:
+        records, rounds = (SHORT_RECORDS, 1) if short else (records, rounds or 3)
+        _backfill(records, rounds, as_json=as_json)
     elif mode is Mode.monitor:
         _monitor(SHORT_RECORDS if short else records, as_json=as_json)
     elif mode is Mode.soak:
@@ -170,6 +175,14 @@ def _soak(minutes: float, per_s: int | None, partitions: int, plot: Path | None,
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _backfill(records: int, rounds: int, *, as_json: bool) -> None:
+    from loadtest.backfill import COLUMNS, run
+
+    start(report=True)
+    found = run(progress, records=records, rounds=rounds)
+    emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
 
 
 def _monitor(records: int, *, as_json: bool) -> None:
