@@ -29,6 +29,7 @@ from streams.inference import Inference
 from streams.intake import Intake
 from streams.lane import Take
 from streams.outputs import Outputs
+from streams.parity import ParitySample
 from streams.ownership import Ownership
 from streams.pipeline import Pipeline
 from streams.predictions import DEGRADED, PredictionEncoder
@@ -78,6 +79,7 @@ class Scoring:
         self._decoders = [decoder_of(source, s, pipeline.spec) for s, source in enumerate(pipeline.sources)]
         self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
         self._tally = Tally(metrics, self._topics)
+        self._parity = ParitySample(pipeline, metrics)
         self._balance = Balance(intake, self._topics, metrics)
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
@@ -176,6 +178,7 @@ class Scoring:
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
         self._tally.round(work, features, scores, self._serving.deployment)
+        self._parity.round(work, features, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True
 
     def _acknowledge(self, work: Work) -> None:
