@@ -106,7 +106,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "read"],
+        "features": ["backfill", "diff", "list", "read"],
         "config": ["show"],
     }
 
