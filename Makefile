@@ -12,13 +12,14 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock bench kafka faults faults-short clean
+.PHONY: help setup demo test check lock bench parity kafka faults faults-short clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo     a year of real flights through the whole system     ARGS=\"--json --months 1-4\""
 	@echo "make test     all tests, real Kafka and Redis included            ARGS=\"-k merge\""
 	@echo "make bench    records per second, beside other ways to do it      ARGS=\"--json\""
+	@echo "make parity   the same features in stream, reader, backfill, oracle  ARGS=\"--json --short\""
 	@echo "make check    ruff, mypy, import rules, locks"
 	@echo "make faults-short   kills everything, and counts: 12 minutes  ARGS=\"--json --only zombie\""
 	@echo "make faults   the same, much longer: hours                    ARGS=\"--json\""
@@ -41,6 +42,11 @@ bench: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server
 	@$(PY) -m loadtest.kafka >&2
 	@$(VENV)/bin/weir bench $(ARGS)
+
+parity: $(VENV)/.dev
+	@sh deploy/system-packages.sh java mvn redis-server
+	@$(PY) -m loadtest.kafka >&2
+	@$(PY) -m tests.parity $(ARGS)
 
 faults-short: FORM :=
 faults: FORM := --long

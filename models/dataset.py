@@ -74,12 +74,14 @@ def read(
     *,
     encode: Encode,
     sizes: Mapping[str, int],
+    files: Sequence[Path] | None = None,
     from_ms: int | None = None,
     to_ms: int | None = None,
     known_before_ms: int | None = None,
 ) -> Dataset:
     """The labelled events of the archive at `path` (a folder of Parquet files) with from_ms <= time < to_ms.
 
+    files: those of a dataset at `path`, in place of all that lie in the folder.
     known_before_ms: and only those whose label was known by then: label_time < known_before_ms. Of an archive that has
     grown since, it gives what there was.
 
@@ -88,7 +90,7 @@ def read(
     begins its offsets anew. A file that is cut short, damaged or of another feature list is skipped and
     reported. Raises DatasetError when nothing is left.
     """
-    files = sorted(path.glob("*.parquet"))
+    files = sorted(path.glob("*.parquet")) if files is None else files
     if not files:
         raise DatasetError(f"no archive at {path}; run the pipeline with labels first")
     frames, skipped = [], []

@@ -26,8 +26,8 @@ from streams.source import Source
 MAX_KEY_CHARS = 1024
 """Longer record keys and texts go to dead letters: they would be keys of the store and parts of predictions."""
 
-_MAX_NUMBER = float(np.finfo(np.float32).max)
-_MAX_EXACT = 2**53
+MAX_NUMBER = float(np.finfo(np.float32).max)
+MAX_EXACT = 2**53
 """float64 holds every integer below it; also the latest event time, in ms."""
 
 _MAX_INT64 = 2**63 - 1
@@ -81,6 +81,21 @@ class Decoder:
         self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
         self._contract, self._hidden = contract, hidden
 
+    @property
+    def numbers(self) -> dict[str, type[Any]]:
+        """The numbers that it extracts, with their dtype."""
+        return {name: dtype for name, _, dtype in self._numbers}
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that it extracts."""
+        return [name for name, _ in self._texts]
+
+    @property
+    def inexact(self) -> set[str]:
+        """Those of the numbers that are float64, and must hold an integer exactly."""
+        return self._inexact
+
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of the usable records; the others are in `dead` and `marks`."""
         marks: list[tuple[int, int]] = []
@@ -110,7 +125,7 @@ class Decoder:
         times = np.array(list(map(self._time, events)), dtype=np.int64)
         if len(times):
             ahead = times - batch.timestamps > self._source.max_skew_ms
-            if ahead.any() or times.min() < 0 or times.max() > _MAX_EXACT:
+            if ahead.any() or times.min() < 0 or times.max() > MAX_EXACT:
                 raise _Bad("time", "out_of_bounds")
         if None in batch.keys:
             raise _Bad("key", "null")
@@ -125,12 +140,12 @@ class Decoder:
             name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
         }
         for name, _, dtype in self._numbers:
-            if dtype is np.float64 and (np.abs(fields[name]) > _MAX_NUMBER).any():
+            if dtype is np.float64 and (np.abs(fields[name]) > MAX_NUMBER).any():
                 raise _Bad("decode", "out_of_range")
         if self._codec is not None:
             self._refuse_nan(events, fields)
         for name in self._inexact:
-            if (np.abs(fields[name]) >= _MAX_EXACT).any():
+            if (np.abs(fields[name]) >= MAX_EXACT).any():
                 raise _Bad("decode", "out_of_range")
         for name, get in self._texts:
             column = list(map(get, events))
@@ -188,7 +203,7 @@ class Decoder:
         except RecursionError:
             raise _Bad("decode", "too_deep", "nested too deep") from None
         except msgspec.ValidationError as error:
-            raise _Bad("decode", "invalid", *_explained(str(error))) from None
+            raise _Bad("decode", "invalid", *explained(str(error))) from None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _Bad("decode", "malformed", str(error)) from None
         except Exception as error:  # the event type's own __post_init__
@@ -209,9 +224,9 @@ class Decoder:
                 raise _Bad("decode", "out_of_range", f"an integer that {dtype.__name__} does not hold", name) from None
             if number != number:
                 raise _Bad("decode", "invalid", "NaN is no number", name)
-            if dtype is np.float64 and number is not None and abs(number) > _MAX_NUMBER:
+            if dtype is np.float64 and number is not None and abs(number) > MAX_NUMBER:
                 raise _Bad("decode", "out_of_range", "beyond float32, which is what models and features hold", name)
-            if name in self._inexact and number is not None and abs(number) >= _MAX_EXACT:
+            if name in self._inexact and number is not None and abs(number) >= MAX_EXACT:
                 mend = "names an entity and may be null: from 2**53 on it must be a text"
                 raise _Bad("decode", "out_of_range", mend, name)
         for name, get in self._texts:
@@ -223,7 +238,7 @@ class Decoder:
         if time_ms < 0:
             reason = f"event time {time_ms} is before 1970; {name} is in ms since the epoch"
             raise _Bad("time", "negative", reason, name)
-        if time_ms > _MAX_EXACT:
+        if time_ms > MAX_EXACT:
             raise _Bad("time", "out_of_range", "event time is out of range; it is in ms since the epoch", name)
         if time_ms - timestamp_ms > self._source.max_skew_ms:
             ahead = f"{(time_ms - timestamp_ms) / 1000:.0f} s ahead of the record's timestamp"
@@ -283,7 +298,7 @@ def _bounded(name: str, text: str | bytes) -> None:
         raise _Bad("key", "too_long", f"{len(text)} long; at most {MAX_KEY_CHARS}", name)
 
 
-def _explained(message: str) -> tuple[str, str]:
+def explained(message: str) -> tuple[str, str]:
     """Reason and field of a validation error, which ends in " - at `$.field`", or names the field that is missing."""
     if at := _AT.fullmatch(message):
         return at[1], at[2]

@@ -102,6 +102,10 @@ class Lane:
         """What has been acknowledged, by stream."""
         return [b.position for b in self._buffers]
 
+    def received(self, stream: int) -> int:
+        """The offset that comes next in a stream."""
+        return self._buffers[stream].end
+
     def add(self, batch: Decoded) -> None:
         """Takes in a decoded batch; records that were scored before are kept apart, to update features only."""
         buffer = self._buffers[batch.stream]

@@ -33,6 +33,7 @@ from streams.intake import Intake
 from streams.lane import Take
 from streams.outputs import Outputs
 from streams.ownership import Ownership
+from streams.parity import ParitySample
 from streams.pipeline import Pipeline
 from streams.predictions import DEGRADED, PredictionEncoder
 from streams.rounds import ScoredRows, Work, assemble
@@ -96,6 +97,7 @@ class Scoring:
         if any(conditions) or self._rules:
             self.violations = Violations(metrics, self._topics, conditions, self._rules)
         self._tally = Tally(metrics, self._topics, self.violations)
+        self._parity = ParitySample(pipeline, metrics)
         self._balance = Balance(intake, self._topics, metrics)
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
@@ -200,6 +202,7 @@ class Scoring:
         self._tally.round(work, features, scores, self._serving.deployment)
         if self.violations is not None:
             self.violations.features(broken)
+        self._parity.round(work, features, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True
 
     def _acknowledge(self, work: Work) -> None:

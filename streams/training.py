@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -29,10 +29,13 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """Errors of a disk that has no room, or no health: they say nothing of the data or the function."""
 
 
-def read_dataset(pipeline: Pipeline, folder: Path, **within: int | None) -> Dataset:
+def read_dataset(
+    pipeline: Pipeline, folder: Path, files: Sequence[Path] | None = None, **within: int | None
+) -> Dataset:
     """The pipeline's training data: its features as logged, categories encoded as in serving.
 
-    within: from_ms, to_ms, known_before_ms, as in models.dataset.read.
+    files: of a dataset at `folder`; None = it is an archive. within: from_ms, to_ms, known_before_ms, as in
+    models.dataset.read.
     """
     categories = {f.name: f.encoding for f in pipeline.spec.features if isinstance(f, Category)}
     return dataset.read(
@@ -40,6 +43,7 @@ def read_dataset(pipeline: Pipeline, folder: Path, **within: int | None) -> Data
         pipeline.spec.names,
         encode={name: encoding.encode for name, encoding in categories.items()},
         sizes={name: encoding.size for name, encoding in categories.items()},
+        files=files,
         **within,
     )
 

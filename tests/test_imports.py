@@ -22,6 +22,7 @@ DRIVERS = {
     "fastavro": {"streams/schemas/avro.py"},
     "mlflow": {"models/registry.py"},
     "torch": {"models/trainer.py"},
+    "deltalake": {"models/tables.py"},
     "prometheus_client": {"monitors/metrics.py"},
 }
 KAFKA = ("confluent_kafka", "faust", "mode")

@@ -110,7 +110,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "catalogue", "read", "check"],
+        "features": ["list", "catalogue", "read", "check", "backfill", "diff"],
         "config": ["show"],
     }
 

@@ -34,16 +34,17 @@ class Mode(StrEnum):
     scale = "scale"
     catchup = "catchup"
     start = "start"
+    backfill = "backfill"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
-    "records": (Mode.peak, Mode.monitor, Mode.scale, Mode.catchup),
+    "records": (Mode.peak, Mode.monitor, Mode.scale, Mode.catchup, Mode.backfill),
     "plot": (Mode.peak, Mode.soak, Mode.growth, Mode.scale, Mode.catchup, Mode.start),
     "rate": (Mode.latency, Mode.recovery, Mode.soak, Mode.catchup),
     "seconds": (Mode.latency,),
     "warmup": (Mode.latency,),
-    "rounds": (*_COMPARED, Mode.recovery, Mode.growth, Mode.scale, Mode.start),
+    "rounds": (*_COMPARED, Mode.recovery, Mode.growth, Mode.scale, Mode.start, Mode.backfill),
     "partitions": (*_COMPARED, Mode.recovery, Mode.soak, Mode.catchup),
     "systems": _COMPARED,
     "broker": _COMPARED,
@@ -62,14 +63,16 @@ def bench(
             help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
             "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; growth: "
             "more entities, features, partitions, a larger model, other batches; scale: two workers beside one; "
-            "catchup: a backlog while payments go on; start: seconds to the first prediction, bytes an entity."
+            "catchup: a backlog while payments go on; start: seconds to the first prediction, bytes an entity; "
+            "backfill: features from a file, beside polars and pandas."
         ),
     ] = Mode.peak,
     records: Annotated[
         int | None,
         typer.Option(
             min=1000,
-            help="peak: payments to score, monitor: predictions to join, default 1,000,000; scale: default 3,000,000; "
+            help="peak: payments to score, monitor: predictions to join, backfill: rows, default 1,000,000; scale: "
+            "default 3,000,000; "
             "catchup: the backlog, default 5,000,000.",
         ),
     ] = None,
@@ -127,6 +130,8 @@ def bench(
             _recovery(entities, _one(rates) or 2_000, rounds or 3, partitions, as_json=as_json)
         case Mode.monitor:
             _monitor(records or 1_000_000, as_json=as_json)
+        case Mode.backfill:
+            _backfill(records or 1_000_000, rounds or 3, as_json=as_json)
         case Mode.soak:
             _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
         case Mode.growth:
@@ -222,6 +227,14 @@ def _soak(minutes: float, per_s: int | None, partitions: int, plot: Path | None,
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _backfill(records: int, rounds: int, *, as_json: bool) -> None:
+    from loadtest.backfill import COLUMNS, run
+
+    start(report=True)
+    found = run(progress, records=records, rounds=rounds)
+    emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
 
 
 def _monitor(records: int, *, as_json: bool) -> None:

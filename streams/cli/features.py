@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli import offline
 from streams.cli.output import JsonOption, PipelineArgument, emit, start, table
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(help="Features of a pipeline: list them, read an entity's.", no_args_is_help=True)
+app.command("backfill")(offline.backfill)
+app.command("diff")(offline.diff)
 
 
 @app.command("list")

@@ -16,6 +16,7 @@ from streams.errors import UsageError
 
 if TYPE_CHECKING:
     from models.trainer import Epoch
+    from streams.training import Lineage
 
 
 def train(
@@ -23,6 +24,9 @@ def train(
     from_: Annotated[str | None, typer.Option("--from", help="First day or time (UTC), e.g. 2013-01-01.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Day or time (UTC) before which to end.")] = None,
     archive: Annotated[Path | None, typer.Option(help="Folder of Parquet files; default: the pipeline's own.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Train on what weir features backfill made, not on the archive.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same data and seed give the same model.")] = 7,
     deploy: Annotated[bool, typer.Option("--deploy", help="Make it the champion.")] = False,
     as_json: JsonOption = False,
@@ -31,28 +35,35 @@ def train(
     from streams import release
     from streams.loading import load_pipeline
     from streams.monitor import archive_folder
+    from streams.offline.training import read_backfilled
     from streams.training import fit, lineage, read_dataset
 
     settings = start(report=True)
     loaded = load_pipeline(pipeline)
-    folder = archive or archive_folder(loaded, settings)
-    dataset = read_dataset(loaded, folder, from_ms=parse_time("--from", from_), to_ms=parse_time("--to", to))
-    for reason in dataset.skipped:
+    if dataset is not None and archive is not None:
+        raise UsageError("--archive and --dataset: train on one of them")
+    within = {"from_ms": parse_time("--from", from_), "to_ms": parse_time("--to", to)}
+    origin: Lineage = {}
+    if dataset is not None:
+        data, origin = read_backfilled(loaded, dataset, **within)
+    else:
+        data = read_dataset(loaded, archive or archive_folder(loaded, settings), **within)
+    for reason in data.skipped:
         progress(f"skipped {reason}")
-    progress(f"{len(dataset):,} labelled events, {len(dataset.names)} features")
-    out = settings.data_dir / "training" / f"{loaded.model}-{dataset.digest[:12]}-{seed}.onnx"
+    progress(f"{len(data):,} labelled events, {len(data.names)} features")
+    out = settings.data_dir / "training" / f"{loaded.model}-{data.digest[:12]}-{seed}.onnx"
     out.parent.mkdir(parents=True, exist_ok=True)
     with _bar() as on_epoch:
-        trained = fit(loaded, dataset, out, seed, on_epoch)
+        trained = fit(loaded, data, out, seed, on_epoch)
     registry = release.open_registry(settings)
-    version = release.register(loaded, registry, trained.path, lineage(dataset, trained))
+    version = release.register(loaded, registry, trained.path, {**lineage(data, trained), **origin})
     report: dict[str, Any] = {
         "model": loaded.model,
         "version": version.version,
         "path": str(trained.path),
         "sha256": version.sha256,
         "spec_hash": version.spec_hash,
-        "rows": len(dataset),
+        "rows": len(data),
         "seed": trained.seed,
         "metrics": dict(trained.metrics),
         "deployment": None,

@@ -89,8 +89,8 @@ class Tape:
         assert producer.flush(60) == 0
         assert not failed, failed[0]
 
-    def _expected(self, spec: FeatureSpec) -> dict[Place, dict[str, Any]]:
-        """The features of each scored record by brute force, by its place."""
+    def arrivals(self) -> list[list[Event]]:
+        """The usable records of each partition as events, in the order in which a worker takes them."""
         by_partition: dict[int, list[tuple[int, Event]]] = defaultdict(list)
         offsets: Counter[tuple[int, int]] = Counter()
         turns: dict[tuple[int, int], int] = {}
@@ -104,11 +104,15 @@ class Tape:
             event = Event(record.stream, fields[self._time(record.stream)], offset, record.partition, fields)
             turns[at] = max(turns.get(at, 0), event.time)
             by_partition[record.partition].append((turns[at], event))
-        expected = {}
-        for events in by_partition.values():
-            if len(spec.streams) > 1:
+        if len(self.pipeline.sources) > 1:
+            for events in by_partition.values():
                 events.sort(key=lambda e: (e[0], e[1].stream, e[1].offset))
-            merged = [event for _, event in events]
+        return [[event for _, event in events] for events in by_partition.values()]
+
+    def _expected(self, spec: FeatureSpec) -> dict[Place, dict[str, Any]]:
+        """The features of each scored record by brute force, by its place."""
+        expected = {}
+        for merged in self.arrivals():
             scored = [e for e in merged if e.stream == 0]
             for event, features in zip(scored, features_of(spec, merged), strict=True):
                 for computed in (f for f in spec.features if isinstance(f, Computed)):
@@ -139,32 +143,47 @@ class _Recorder:
         return 0
 
 
-def flights(folder: Path, name: str, days: float) -> Tape:
+def flights(folder: Path, name: str, days: float, *, expected: dict[Place, dict[str, Any]] | None = None) -> Tape:
     """The first `days` of 2013 as the example's replay sends them, for the example's pipeline under another name."""
+    if expected is not None:
+        return Tape(_renamed("flights", folder, name), _flights_records(days), expected)
     known = _flights(days)
     return Tape(_renamed("flights", folder, name), known.records, known.expected)
 
 
 @lru_cache(maxsize=1)  # whatever the name, the records and their features are the same
 def _flights(days: float) -> Tape:
+    return Tape(EXAMPLES / "flights" / "pipeline.py", _flights_records(days))
+
+
+def _flights_records(days: float) -> list[Record]:
     all_events = Flights().events()
     first = next(all_events)
     recorder = _Recorder()
     target = replay.Replay(recorder, PARTITIONS, dict.fromkeys(range(PARTITIONS), 0))  # type: ignore[arg-type]
     wanted = takewhile(lambda e: e.time < first.time + days * DAY_MS, all_events)
     replay.run([first, *wanted], target, speed=None, pauses=(), report=lambda _: None, go_on=lambda: True)
-    return Tape(EXAMPLES / "flights" / "pipeline.py", recorder.records)
+    return recorder.records
 
 
-def payments(folder: Path, name: str, n: int, *, users: int = 300, headers: Callable[[int], Any] | None = None) -> Tape:
-    """The first `n` synthetic payments, for the example's pipeline under another name; about ten a minute a user."""
+def payments(
+    folder: Path,
+    name: str,
+    n: int,
+    *,
+    users: int = 300,
+    rate: float = 2.0,
+    headers: Callable[[int], Any] | None = None,
+    expected: dict[Place, dict[str, Any]] | None = None,
+) -> Tape:
+    """The first `n` synthetic payments, for the example's pipeline under another name; about one in 150 s a user."""
     path = _renamed("payments", folder, name)
-    made = Payments(users=users, rate=2.0).records(n)
+    made = Payments(users=users, rate=rate).records(n)
     records = [
         Record(0, partition_of(r.key), r.key, r.value, r.time_ms, headers(i) if headers else None)
         for i, r in enumerate(made)
     ]
-    return Tape(path, records)
+    return Tape(path, records, expected)
 
 
 def partition_of(key: bytes, partitions: int = PARTITIONS) -> int:

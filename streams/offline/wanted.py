@@ -1,0 +1,67 @@
+"""What is read of a stream's events: the columns that features, labels and the dataset need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from features.spec import FeatureSpec
+from streams.decode import decoder_of
+from streams.event import Event, integer_fields
+from streams.pipeline import Labels
+from streams.source import Source
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Of the events of `topic`: the fields by their use.
+
+    numbers: with their dtype, as `streams.decode.Decoder` extracts them; inexact: of those, float64 that must hold an
+    integer exactly; texts: bounded in length. key, id, time: the fields that are these, None = none.
+    max_skew_ms: how far the time may be ahead of the record's timestamp.
+    """
+
+    topic: str
+    event: type[Event]
+    key: str | None
+    id: str | None
+    time: str | None
+    max_skew_ms: int
+    numbers: Mapping[str, type[Any]]
+    texts: frozenset[str]
+    inexact: frozenset[str] = frozenset()
+
+
+def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
+    """What the features read of a source, with its key and id."""
+    used = decoder_of(source, stream, spec)
+    numbers, texts = dict(used.numbers), set(used.texts)
+    whole = integer_fields(source.event)
+    for name in filter(None, (source.key, source.id)):
+        if name in whole:
+            numbers.setdefault(name, np.int64)
+        else:
+            texts.add(name)
+    return Wanted(
+        source.topic, source.event, source.key, source.id, source.time, source.max_skew_ms,
+        numbers, frozenset(texts), frozenset(used.inexact),
+    )  # fmt: skip
+
+
+def wanted_labels(labels: Labels) -> Wanted:
+    """All fields of label events: `Labels.value` may be a function of them."""
+    whole = integer_fields(labels.event)
+    fields = labels.stream.fields
+    exact = whole & {labels.id}
+    numbers: dict[str, type[Any]] = {
+        f.name: np.int64 if f.name in exact else np.float64 for f in fields if f.kind == "number"
+    }
+    texts = frozenset(f.name for f in fields if f.kind == "string")
+    return Wanted(labels.topic, labels.event, None, labels.id, labels.time, LABEL_AHEAD_MS, numbers, texts)
+
+
+LABEL_AHEAD_MS = 3_600_000
+"""How far a label's time may be ahead of its record's."""

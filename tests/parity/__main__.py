@@ -1,0 +1,111 @@
+"""`python -m tests.parity [--short] [--json]`: the same features everywhere, counted. Exits 1 where they are not.
+
+A year of flights and two million payments go through a real worker on a real Kafka; what it logged, what the online
+reader then says, what `weir features backfill` makes of files, and a loop in plain Python are compared pair by pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtest.kafka import KafkaCluster
+from streams.offline.logged import logged
+from tests.integration import tape as tapes
+from tests.integration.worker import Servers
+from tests.parity import sides
+from tests.parity.compare import Pair, pairs
+from tests.redis_server import RedisServer
+
+YEAR_DAYS, PAYMENTS, ENTITIES = 366.0, 2_000_000, 2_000
+SHORT_DAYS, SHORT_PAYMENTS, SHORT_ENTITIES = 1.0, 3_000, 100
+COLUMNS = ("pipeline", "", "", "kind", "rows", "only one has", "differ in a million")
+
+
+def parity(
+    tape: tapes.Tape,
+    name: str,
+    kafka: KafkaCluster,
+    servers: Servers,
+    folder: Path,
+    entities: int,
+    say: Callable[[str], None],
+) -> list[Pair]:
+    """All pairs of one pipeline."""
+    pipeline = tape.pipeline
+    kafka.create_topics(*tape.topics, partitions=tapes.PARTITIONS, retention_ms="-1")
+    files = sides.inputs(tape, folder)
+    say(f"{name}: {len(tape.records):,} records, through the worker")
+    stream = logged(pipeline, sides.stream(tape, servers, folder))
+    say(f"{name}: backfill and oracle")
+    backfill = logged(pipeline, sides.backfill(tape, files, folder))
+    oracle = logged(pipeline, sides.oracle(tape, folder))
+    table, at_ms = sides.entities(tape, files, entities, folder)
+    say(f"{name}: {entities:,} entities at most, from Redis")
+    reader, then = sides.reader(tape, servers, table, at_ms), sides.at_times(tape, files, table)
+    return [
+        *pairs(name, pipeline, ("stream", "oracle"), stream, oracle),
+        *pairs(name, pipeline, ("stream", "backfill"), stream, backfill),
+        *pairs(name, pipeline, ("backfill", "oracle"), backfill, oracle),
+        *pairs(name, pipeline, ("reader", "backfill --at"), reader, then, "id"),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description="The same features everywhere.")
+    parser.add_argument("--short", action="store_true", help="a day of flights and a few thousand payments")
+    parser.add_argument("--days", type=float, help=f"days of flights (default {YEAR_DAYS:.0f})")
+    parser.add_argument("--payments", type=int, help=f"payments (default {PAYMENTS:,})")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    given = parser.parse_args()
+    days = given.days or (SHORT_DAYS if given.short else YEAR_DAYS)
+    payments = given.payments or (SHORT_PAYMENTS if given.short else PAYMENTS)
+    entities = SHORT_ENTITIES if given.short else ENTITIES
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    found: list[Pair] = []
+    with tempfile.TemporaryDirectory(prefix="weir-parity-") as scratch:
+        folder = Path(scratch)
+        (folder / "redis").mkdir()
+        with (
+            KafkaCluster(folder / "kafka") as kafka,
+            RedisServer("redis", folder / "redis") as redis,
+        ):
+            settings = {"WEIR_BROKER": kafka.address, "WEIR_REDIS": redis.url}
+            for name in ("flights", "payments"):
+                work = folder / name
+                work.mkdir()
+                topics = f"p{uuid.uuid4().hex[:8]}"
+                tape = (
+                    tapes.flights(work, topics, days, expected={})
+                    if name == "flights"
+                    else tapes.payments(work, topics, payments, users=10_000, rate=20.0, expected={})
+                )
+                servers = Servers(kafka.address, redis.url, work, settings)
+                found += parity(tape, name, kafka, servers, work, entities, say)
+    say("done")
+    print(json.dumps({"pairs": [pair.as_json() for pair in found]}) if given.json else _text(found))
+    return 0 if found and all(pair.ok for pair in found) else 1
+
+
+def _text(found: list[Pair]) -> str:
+    rows = [
+        COLUMNS,
+        *((p.pipeline, p.a, p.b, p.kind, f"{p.rows:,}", f"{p.missing:,}", f"{p.mismatch_ppm:.6g}") for p in found),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

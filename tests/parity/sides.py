@@ -1,0 +1,183 @@
+"""The four that must agree, each as a table of feature values: stream, online reader, backfill and oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from features.reader import FeatureReader
+from features.redis_store import RedisStore
+from features.spec import Aggregate, Category, Computed
+from models import tables
+from streams.event import integer_fields
+from streams.offline.backfill import Backfill
+from streams.offline.entity_times import AtTimes
+from streams.offline.files import Input, file_input, inputs_of
+from streams.offline.frames import PREFIX, ROW, feature_schema
+from streams.offline.rejects import Reject
+from streams.offline.rows import Reading
+from streams.pipeline import Pipeline
+from tests.integration.tape import PARTITIONS, Tape
+from tests.integration.worker import Servers, ran_out
+from tests.oracles.features import Oracle
+
+AT = "at"
+"""The field of an event's time in a table of entities."""
+
+
+def inputs(tape: Tape, folder: Path) -> dict[str, Input]:
+    """The tape's records as Parquet files, one a topic, with their places."""
+    given = []
+    for stream, source in enumerate(tape.pipeline.sources):
+        mine = [record for record in tape.records if record.stream == stream]
+        partitions = np.array([record.partition for record in mine])
+        offsets = np.empty(len(mine), dtype=np.int64)
+        for partition in np.unique(partitions):
+            rows = np.flatnonzero(partitions == partition)
+            offsets[rows] = np.arange(len(rows))
+        keep = [i for i, record in enumerate(mine) if record.value is not None and record.usable]
+        lines = b"\n".join(mine[i].value or b"" for i in keep)
+        path = folder / f"{source.topic}.parquet"
+        pl.read_ndjson(BytesIO(lines), infer_schema_length=None).with_columns(
+            _partition=pl.Series(partitions[keep]),
+            _offset=pl.Series(offsets[keep]),
+            _timestamp=pl.Series([mine[i].timestamp for i in keep]),
+        ).write_parquet(path)
+        given.append(f"{source.topic}={path}")
+    return inputs_of(given, tape.topics)
+
+
+def stream(tape: Tape, servers: Servers, folder: Path) -> Path:
+    """What a running worker logs: its predictions, as they stand on their topic, one a line."""
+    tape.send(servers.broker)
+    path = folder / "predictions.jsonl"
+    expected = sum(record.stream == 0 and record.value is not None and record.usable for record in tape.records)
+    with ran_out(tape.path, servers) as worker:
+        with path.open("wb") as file:
+            for value in _records(servers.broker, tape.pipeline.topics.predictions, expected):
+                file.write(value + b"\n")
+        worker.caught_up()
+    return path
+
+
+def backfill(tape: Tape, files: dict[str, Input], folder: Path) -> Path:
+    path = folder / "backfill.parquet"
+    work = Backfill(tape.pipeline, files, Reading(), none_rejected)
+    tables.write(path, work.frames(), work.schema, {"spec_hash": tape.pipeline.spec.hash})
+    return path
+
+
+def oracle(tape: Tape, folder: Path) -> Path:
+    """The loop over the events, as float32."""
+    spec, path = tape.pipeline.spec, folder / "oracle.parquet"
+    keys = ("id", "time", "partition", "offset")
+    schema: dict[str, Any] = {**{name: ROW[name] for name in keys}, **feature_schema(spec)}
+    computed = [f for f in spec.features if isinstance(f, Computed)]
+    frames = []
+    for events in tape.arrivals():
+        loop, rows = Oracle(spec), []
+        for event in events:
+            values = loop.see(event)
+            if values is None:
+                continue
+            for feature in computed:
+                columns = {name: np.array([value]) for name, value in event.fields.items()}
+                values[feature.name] = float(np.asarray(feature.function(columns))[0])
+            id_ = event.fields[tape.pipeline.lead.id] if tape.pipeline.lead.id else ""
+            rows.append((id_, event.time, event.partition, event.offset, *(values[name] for name in spec.names)))
+        wide = {n: pl.Float64 if d == pl.Float32 else d for n, d in schema.items()}
+        frames.append(pl.DataFrame(rows, schema=wide, orient="row").cast(schema))
+    pl.concat(frames).write_parquet(path)
+    return path
+
+
+def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> tuple[Path, int]:
+    """A table of at most `most` entities of the scored stream, all as of the instant after the last event."""
+    names = sorted({name for entity in tape.pipeline.spec.entities for name in entity} | {tape.pipeline.lead.key})
+    ends = []
+    for source in tape.pipeline.sources:
+        table = pl.scan_parquet(files[source.topic].paths[0])
+        ends.append(table.select(pl.col(source.time).max()).collect().item())
+    at_ms = max(ends) + 1
+    lead = pl.read_parquet(files[tape.pipeline.lead.topic].paths[0]).select(names).drop_nulls()
+    some = lead.unique(maintain_order=True).tail(most)
+    path = folder / "entities.parquet"
+    some.with_columns(time=pl.lit(at_ms, dtype=pl.Int64), id=pl.concat_str(*names, separator="|")).write_parquet(path)
+    return path, at_ms
+
+
+def at_times(tape: Tape, files: dict[str, Input], table: Path) -> pl.LazyFrame:
+    """The backfill's values of the entities' table."""
+    work = AtTimes(tape.pipeline, files, file_input(AT, str(table), "--at"), Reading(), none_rejected)
+    return _padded(tape.pipeline, pl.concat(work.frames()).lazy())
+
+
+def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFrame:
+    """The online reader's values of the entities' table, from what the worker left in Redis."""
+    lead = tape.pipeline.lead
+    rows = pl.read_parquet(table)
+    names = [name for name in rows.columns if name not in ("id", "time")]
+
+    async def read_all() -> list[dict[str, Any]]:
+        store = RedisStore(servers.redis_url, tape.pipeline.name)
+        found = FeatureReader(
+            tape.pipeline.spec, store, key=lead.key, partitions=PARTITIONS, partitioner=lead.partitioner,
+            floats={f.name for f in lead.stream.fields} - integer_fields(lead.event),
+        )  # fmt: skip
+        try:
+            values = []
+            for row in rows.select(names).iter_rows(named=True):
+                readings = await found.read(row, at_ms)
+                values.append({f"{PREFIX}{name}": reading.value for name, reading in readings.items()})
+            return values
+        finally:
+            await store.close()
+
+    values = pl.DataFrame(asyncio.run(read_all()), infer_schema_length=None).cast(pl.Float32)
+    return _padded(tape.pipeline, rows.select("id", "time").hstack(values).lazy())
+
+
+def _padded(pipeline: Pipeline, table: pl.LazyFrame) -> pl.LazyFrame:
+    """With the features that are no state, as nothing, on both sides."""
+    nothing = {
+        f"{PREFIX}{f.name}": pl.String if isinstance(f, Category) else pl.Float32
+        for f in pipeline.spec.features
+        if not isinstance(f, Aggregate)
+    }
+    return table.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in nothing.items())
+
+
+def _records(broker: str, topic: str, count: int) -> Iterator[bytes]:
+    """The first `count` committed values of a topic. RuntimeError if for a minute none comes."""
+    config = {"bootstrap.servers": broker, "group.id": "parity", "enable.auto.commit": False}
+    config |= {"isolation.level": "read_committed", "fetch.wait.max.ms": 50}
+    consumer = Consumer(config)
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        while count > 0:
+            messages = consumer.consume(5000, 60.0)
+            if not messages:
+                raise RuntimeError(f"{topic}: {count} predictions did not come")
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF and not error.retriable():
+                        raise KafkaException(error)
+                    continue
+                count -= 1
+                yield message.value() or b""
+    finally:
+        consumer.close()
+
+
+def none_rejected(rejects: list[Reject]) -> None:
+    raise AssertionError(f"a row was rejected: {json.dumps(rejects[0]._asdict())}")

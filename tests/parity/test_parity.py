@@ -1,0 +1,54 @@
+"""The short form of `make parity`: a worker, Redis, files and the oracle agree on every value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features.spec import Aggregate
+from loadtest.kafka import KafkaCluster
+from tests.integration import tape
+from tests.integration.worker import Servers
+from tests.parity.__main__ import parity
+from tests.parity.compare import Pair, pairs
+from tests.redis_server import RedisServer
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", ["flights", "payments"])
+def test_stream_reader_backfill_and_oracle_agree(
+    name: str, kafka: KafkaCluster, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    topics = f"parity{name}"
+    if name == "flights":
+        given = tape.flights(tmp_path, topics, 1.0, expected={})
+    else:
+        given = tape.payments(tmp_path, topics, 2000, expected={})
+    servers = Servers(
+        kafka.address, redis_server.url, tmp_path, {"WEIR_BROKER": kafka.address, "WEIR_REDIS": redis_server.url}
+    )
+    found = parity(given, name, kafka, servers, tmp_path, 50, lambda _: None)
+    assert [(pair.a, pair.b) for pair in found] == [
+        ("stream", "oracle"), ("stream", "backfill"), ("backfill", "oracle"), ("reader", "backfill --at"),
+    ]  # fmt: skip
+    assert [pair.as_json() for pair in found if not pair.ok] == []
+    scored = sum(record.stream == 0 and record.value is not None for record in given.records)
+    assert [pair.rows for pair in found[:3]] == [scored] * 3
+    assert 40 <= found[3].rows <= 50
+    wrong_is_seen(given, tmp_path)
+
+
+def wrong_is_seen(given: tape.Tape, folder: Path) -> None:
+    """A single value that is another is a mismatch: the comparison can fail."""
+    table = pl.read_parquet(folder / "backfill.parquet")
+    feature = next(f for f in given.pipeline.spec.features if isinstance(f, Aggregate))
+    column = f"feature.{feature.name}"
+    other = pl.when(pl.int_range(pl.len()) == 5).then(-1.0).otherwise(column).cast(pl.Float32)
+    changed = table.with_columns(other.alias(column))
+    (pair,) = pairs("x", given.pipeline, ("a", "b"), table.lazy(), changed.lazy())
+    assert isinstance(pair, Pair)
+    assert not pair.ok
+    assert pair.worst == {feature.name: 1e6 / len(table)}

@@ -1,0 +1,79 @@
+"""Values as of given times: what an event of that time would have had, never what came later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from streams.errors import UsageError
+from streams.offline.backfill import Backfill
+from streams.offline.entity_times import AtTimes
+from streams.offline.files import file_input
+from streams.offline.rows import Reading
+from tests.integration.shop import shop
+from tests.parity.sides import inputs
+from tests.streams.test_offline_backfill import HOUR, ROWS, pipeline, written
+
+
+def at_times(path: Path, table: pl.DataFrame, folder: Path, rows: int = 1000) -> tuple[pl.DataFrame, AtTimes]:
+    at = file_input("at", str(written(table, folder / "at.parquet")), "--at")
+    given = {"payments": file_input("payments", str(path), "--input")}
+    work = AtTimes(pipeline, given, at, Reading(rows=rows), pytest.fail)
+    return pl.concat(work.frames()), work
+
+
+def test_values_are_of_what_came_before_that_time(tmp_path: Path) -> None:
+    path = written(ROWS, tmp_path / "p.parquet")
+    table = pl.DataFrame({"user": [7, 7, 7, 9, 8], "time": [HOUR + 5001, HOUR, HOUR + 5000, HOUR, 100 * HOUR]})
+    found, work = at_times(path, table.with_columns(note=pl.Series(["e", "a", "c", "n", "z"])), tmp_path)
+    #  ROWS of user 7:   1 h (tip 0.5)      1 h 5 s (no tip)      3 h
+    #  reads:         a: at 1 h        c: at 1 h 5 s  e: 1 ms later
+    assert found["note"].to_list() == ["a", "n", "c", "e", "z"]  # in the order of time
+    assert found["feature.user_count_1h"].to_list() == [0.0, 0.0, 1.0, 2.0, 0.0]
+    assert found["feature.user_mean_tip_1h"].to_list() == [None, None, 0.5, 0.5, None]
+    assert found["feature.user_since_last"].to_list()[:4] == [None, None, 5.0, pytest.approx(0.001)]
+    assert work.left_out == {"amount", "card", "country", "double"}
+    assert (work.rows, work.events) == (5, 4)
+
+
+def test_with_the_events_own_fields_all_features_are_there(tmp_path: Path) -> None:
+    path = written(ROWS, tmp_path / "p.parquet")
+    found, work = at_times(path, ROWS, tmp_path)
+    assert work.left_out == set()
+    assert found["feature.double"].to_list() == [3.0, 4.0, 6.5, 8.0]
+    assert found["feature.country"].to_list() == ["DE", "FR", "IT", "DE"]
+
+
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_at_the_events_own_times_it_is_what_the_events_had(tmp_path: Path, rows: int) -> None:
+    """In order of time, and one event an instant: else the two differ, for an event may come late."""
+    tape = shop(tmp_path, "shop", 300)
+    files = inputs(tape, tmp_path)
+    # One partition in the order of time: what an entity's time alone can say.
+    for topic, given in files.items():
+        table = pl.read_parquet(given.paths[0]).sort("ts", maintain_order=True).drop("_partition", "_offset")
+        if topic.endswith("orders"):
+            table = table.unique(["ts"], keep="first", maintain_order=True)
+        table.write_parquet(given.paths[0])
+    scored = pl.concat(Backfill(tape.pipeline, files, Reading(rows=rows), pytest.fail).frames())
+    at = file_input("at", str(files[tape.pipeline.lead.topic].paths[0]), "--at")
+    found = pl.concat(AtTimes(tape.pipeline, files, at, Reading(rows=rows), pytest.fail).frames())
+    names = [f"feature.{name}" for name in tape.pipeline.spec.names]
+    assert found.select("time", *names).equals(scored.select("time", *names))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pl.DataFrame({"user": [7]}), "there is no column 'ts' or 'time'"),
+        (pl.DataFrame({"user": [7], "ts": ["1"]}), "column 'ts' is String; a time is in ms"),
+        (pl.DataFrame({"who": [7], "ts": [1]}), r"it names no entity; give the columns \(user\)"),
+        (pl.DataFrame({"user": [None], "ts": [1]}, schema={"user": pl.Int64, "ts": pl.Int64}), "a row has no user"),
+        (pl.DataFrame({"user": [7], "ts": [None]}, schema={"user": pl.Int64, "ts": pl.Int64}), "a row has no time"),
+    ],
+)
+def test_what_is_no_entity_and_time_is_wrong_use(tmp_path: Path, table: pl.DataFrame, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        at_times(written(ROWS, tmp_path / "p.parquet"), table, tmp_path)
