@@ -128,6 +128,14 @@ METRICS: tuple[Row, ...] = (
         Row("weir_checkpoint_bytes_total", "counter", (), "bytes",
             "Packed feature state written to the store"),
     ),
+    *_group("Online features",
+        Row("weir_feature_requests_total", "counter", ("status",), "requests",
+            "Requests to POST /features, by the HTTP status of the answer; 499: the client left"),
+        Row("weir_feature_request_seconds", "histogram", (), "seconds", "Time of such a request", SECONDS),
+        Row("weir_feature_entities_total", "counter", (), "entities", "Entities whose features were read"),
+        Row("weir_feature_values_total", "counter", ("state",), "values",
+            "Feature values read: present, missing, expired or rebuilding"),
+    ),
     *_group("Models",
         Row("weir_model_info", "gauge", ("model", "version", "arm", "deployment"), "1",
             "1 for each model version that this worker serves"),
@@ -363,7 +371,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics` by every worker, monitor and trainer."
+        "Served at `/metrics` by every worker, monitor, trainer and feature server."
         + " Rendered from the table in `monitors/metrics.py` by `python -m monitors.metrics`; do not edit.",
     ]
     for group in dict.fromkeys(row.group for row in METRICS):
