@@ -14,6 +14,7 @@ from streams.errors import UsageError
 SHORT_RECORDS = 30_000
 SHORT_RATE, SHORT_SECONDS = 1_000, 3.0
 SHORT_ENTITIES, SHORT_MINUTES = 2_000, 0.5
+SHORT_READS = 200
 WARM_UP_S = 120.0
 """Of a soak; a third of it where that is shorter."""
 
@@ -26,6 +27,7 @@ class Mode(StrEnum):
     recovery = "recovery"
     soak = "soak"
     monitor = "monitor"
+    reader = "reader"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
@@ -40,6 +42,7 @@ _ONLY = {
     "broker": _COMPARED,
     "entities": (Mode.recovery,),
     "minutes": (Mode.soak,),
+    "reads": (Mode.reader,),
 }
 """The modes of options that mean nothing in the others."""
 
@@ -50,7 +53,8 @@ def bench(
         Mode,
         typer.Argument(
             help="peak: a full topic, as fast as it goes; latency: payments at a steady rate; recovery: a worker is "
-            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches."
+            "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; "
+            "reader: online features, beside a plain MGET."
         ),
     ] = Mode.peak,
     records: Annotated[
@@ -76,6 +80,7 @@ def bench(
     ] = None,
     entities: Annotated[int, typer.Option(min=100, help="recovery: users that have state.")] = 100_000,
     minutes: Annotated[float, typer.Option(min=0.1, help="soak: how long, the warm-up included.")] = 15.0,
+    reads: Annotated[int, typer.Option(min=100, help="reader: reads of each size.")] = 5000,
     plot: Annotated[Path | None, typer.Option(help="peak, soak: write the chart to this SVG file.")] = None,
     short: Annotated[
         bool, typer.Option("--short", help="Does it run? One round of a few seconds; its figures mean little.")
@@ -94,6 +99,8 @@ def bench(
         _recovery(entities, _one(rates) or 2_000, rounds, partitions, as_json=as_json)
     elif mode is Mode.monitor:
         _monitor(SHORT_RECORDS if short else records, as_json=as_json)
+    elif mode is Mode.reader:
+        _reader(SHORT_READS if short else reads, as_json=as_json)
     elif mode is Mode.soak:
         _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
     else:
@@ -178,6 +185,15 @@ def _monitor(records: int, *, as_json: bool) -> None:
     start(report=True)
     found = run(progress, records=records)
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
+
+
+def _reader(reads: int, *, as_json: bool) -> None:
+    from loadtest import reader
+
+    start(report=True)
+    found = reader.run(progress, reads=reads)
+    tables = table(reader.COLUMNS, found.as_rows()), table(reader.MEMORY_COLUMNS, found.as_memory_rows())
+    emit(found.as_json(), as_json=as_json, text="\n\n".join((*tables, found.summary())))
 
 
 def _one(rates: tuple[int, ...]) -> int | None:
