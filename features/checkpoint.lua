@@ -28,7 +28,8 @@ end
 -- the server was wiped, or lost its newest writes in a failover.
 local function claim(keys, args)
   if args[1] ~= '' then redis.call('HSET', keys[1], 'partitions', args[1]) end
-  local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'state_hash', 'vector', 'until', 'partitions', 'written')
+  local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'state_hash', 'vector', 'until', 'partitions',
+    'written')
   local epoch = whole(math.max(tonumber(found[1] or 0) + 1, now()))
   redis.call('HSET', keys[1], 'epoch', epoch, 'attempt', 0)
   return {epoch, found[2], found[3], found[4], found[5], found[6], found[7]}

@@ -27,6 +27,8 @@ Entity = Mapping[str, FieldValue]
 
 MOST = 10_000
 """Entities of one read."""
+MOST_ROWS = 100_000
+"""Rows that a read may look for: one for each entity, group and partition that is asked."""
 LATEST_MS = 2**53
 TRUSTED_S = 1.0
 """How long a partition's meta is not asked for again: as long as state is behind anyway, by the default interval of
@@ -249,6 +251,10 @@ class StateReader:
             partitions: Sequence[Sequence[int]] = [every] * n
         else:
             partitions = [(self._partition(key),) if key else every for key in keys]
+        if (rows := len(plan.groups) * sum(map(len, partitions))) > MOST_ROWS:
+            raise ReadError(
+                "entities", f"{rows:,} rows would be looked for, in all partitions; ask for at most {MOST_ROWS:,}"
+            )
         wanted: dict[int, list[RowKey]] = {}
         asked: dict[int, list[tuple[int, int]]] = {}
         for place, group in enumerate(plan.groups):

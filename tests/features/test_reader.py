@@ -344,6 +344,11 @@ async def test_a_batch_that_cannot_be_answered_names_the_place(
     assert caught.value.field == field
 
 
+async def test_a_search_in_all_partitions_is_bounded() -> None:
+    with pytest.raises(ReadError, match="120,000 rows would be looked for"):
+        await reader(MemoryStore()).read([{"user": "ann"}] * 10_000, T, ask_all=True)
+
+
 async def test_a_time_that_is_none_is_refused() -> None:
     for time in (2**60, -(2**60)):
         with pytest.raises(ReadError, match="is no time"):
