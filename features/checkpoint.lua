@@ -1,6 +1,8 @@
 #!lua name=weir_@VERSION@
 -- What must be atomic about a partition's state. KEYS[1] is the partition's meta: a hash of incarnation, epoch,
--- state_hash, vector (offsets joined by commas) and attempt (the last write begun under this epoch).
+-- state_hash, vector (offsets joined by commas) and attempt (the last write begun under this epoch). For readers
+-- alone: until (incarnation:offsets up to which it was to be rebuilt when it began; empty where there was nothing),
+-- partitions (of the topic, at the last claim that said) and written (this server's clock, ms, at the last write).
 -- begin and write answer why they refused, or an empty string. @VERSION@ is a digest of this file: workers of
 -- different releases share a server.
 
@@ -17,25 +19,32 @@ local function within(low, high)
   return rest() == nil
 end
 
--- The epoch is the clock's millisecond, or one more than before where that is higher: so it stays unique even where
--- the server was wiped, or lost its newest writes in a failover.
-local function claim(keys)
+local function now()
   local clock = redis.call('TIME')
-  local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'state_hash', 'vector')
-  local epoch = whole(math.max(tonumber(found[1] or 0) + 1, clock[1] * 1000 + math.floor(clock[2] / 1000)))
-  redis.call('HSET', keys[1], 'epoch', epoch, 'attempt', 0)
-  return {epoch, found[2], found[3], found[4]}
+  return clock[1] * 1000 + math.floor(clock[2] / 1000)
 end
 
--- ARGV: epoch, incarnation, state_hash, vector
+-- ARGV: partitions. The epoch is the clock's millisecond, or one more than before where that is higher: so it stays unique even where
+-- the server was wiped, or lost its newest writes in a failover.
+local function claim(keys, args)
+  if args[1] ~= '' then redis.call('HSET', keys[1], 'partitions', args[1]) end
+  local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'state_hash', 'vector', 'until', 'partitions',
+    'written')
+  local epoch = whole(math.max(tonumber(found[1] or 0) + 1, now()))
+  redis.call('HSET', keys[1], 'epoch', epoch, 'attempt', 0)
+  return {epoch, found[2], found[3], found[4], found[5], found[6], found[7]}
+end
+
+-- ARGV: epoch, incarnation, state_hash, vector, until
 local function begin(keys, args)
-  local epoch, incarnation, state_hash, vector = unpack(args)
+  local epoch, incarnation, state_hash, vector, goal = unpack(args)
   local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'vector')
   if found[1] ~= epoch then return 'the owner epoch is ' .. (found[1] or 'missing') .. ', not ' .. epoch end
   if found[2] == incarnation and found[3] ~= vector then
     return 'incarnation ' .. incarnation .. ' has begun and is at ' .. found[3]
   end
-  redis.call('HSET', keys[1], 'incarnation', incarnation, 'state_hash', state_hash, 'vector', vector, 'attempt', 0)
+  redis.call('HSET', keys[1], 'incarnation', incarnation, 'state_hash', state_hash, 'vector', vector, 'attempt', 0,
+    'until', goal, 'written', whole(now()))
   return ''
 end
 
@@ -61,7 +70,7 @@ local function write(keys, args)
     end
   end
   if last == '1' then
-    redis.call('HSET', keys[1], 'vector', vector, 'attempt', attempt)
+    redis.call('HSET', keys[1], 'vector', vector, 'attempt', attempt, 'written', whole(now()))
   elseif attempt ~= found[4] then
     redis.call('HSET', keys[1], 'attempt', attempt)
   end

@@ -59,23 +59,23 @@ def pack(incarnation: int, vectors: np.ndarray, rows: np.ndarray, keys: Sequence
 
 
 def unpack(
-    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int, streams: int, width: int
+    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int | None, streams: int, width: int
 ) -> Unpacked:
-    """The rows among `values` that belong to `incarnation`; None and rows of other incarnations are absent.
+    """The rows among `values` that belong to `incarnation` (None: to any); None and those of others are absent.
 
     Raises CodecError where a value is not a row of `streams` offsets and `width` numbers, or echoes another
     key.
     """
     size = HEADER.size + 8 * (streams + width)
-    mine = incarnation.to_bytes(8, "little")
-    shape = HEADER.pack(incarnation, streams, width)[8:]
+    mine = None if incarnation is None else incarnation.to_bytes(8, "little")
+    shape = HEADER.pack(0, streams, width)[8:]
     places = []
     for place, value in enumerate(values):
         if value is None:
             continue
         if len(value) < HEADER.size:
             raise CodecError(f"row of {keys[place]!r}: {len(value)} bytes are too few")
-        if value[:8] != mine:
+        if mine is not None and value[:8] != mine:
             continue
         if value[8 : HEADER.size] != shape or len(value) < size:
             raise CodecError(f"row of {keys[place]!r}: not {streams} offsets and {width} numbers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from features.store import Found, Meta, Refused, Row, RowKey, Vector, Wanted, ch
 @dataclass
 class _Partition:
     epoch: int | None = None
+    partitions: int = 0
     meta: Meta | None = None
     rows: dict[RowKey, bytes] = field(default_factory=dict)
 
@@ -22,12 +24,13 @@ class MemoryStore:
         self._epoch = 0
         self._partitions: dict[int, _Partition] = {}
 
-    async def claim(self, partition: int) -> tuple[int, Meta | None]:
+    async def claim(self, partition: int, partitions: int = 0) -> tuple[int, Meta | None]:
         self._epoch += 1  # one count for all partitions: unique after a wipe too
         held = self._held(partition)
         held.epoch = self._epoch
+        held.partitions = partitions or held.partitions
         if held.meta is not None:
-            held.meta = replace(held.meta, epoch=self._epoch)
+            held.meta = replace(held.meta, epoch=self._epoch, partitions=held.partitions)
         return self._epoch, held.meta
 
     async def begin(self, partition: int, meta: Meta) -> None:
@@ -37,7 +40,7 @@ class MemoryStore:
         there = held.meta
         if there is not None and there.incarnation == meta.incarnation and there.vector != meta.vector:
             raise Refused(partition, f"incarnation {meta.incarnation} has begun: {there}")
-        held.meta = meta
+        held.meta = replace(meta, partitions=held.partitions, written_ms=_now_ms())
 
     async def load(self, wanted: Wanted, metas: Mapping[int, Meta]) -> dict[int, list[bytes | None]]:
         found = await self.read(wanted)
@@ -45,7 +48,7 @@ class MemoryStore:
             check_load(partition, metas[partition], meta)
         return {partition: rows for partition, (_, rows) in found.items()}
 
-    async def read(self, wanted: Wanted) -> dict[int, Found]:
+    async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
         answer: dict[int, Found] = {}
         for partition, keys in wanted.items():
             held = self._held(partition)
@@ -61,7 +64,7 @@ class MemoryStore:
         if held.meta != follows:
             raise Refused(partition, f"the meta is {held.meta}, not {follows}")
         held.rows.update(rows)
-        held.meta = replace(follows, vector=vector)
+        held.meta = replace(held.meta, vector=vector, written_ms=_now_ms())
         return held.meta
 
     async def close(self) -> None:
@@ -69,3 +72,7 @@ class MemoryStore:
 
     def _held(self, partition: int) -> _Partition:
         return self._partitions.setdefault(partition, _Partition())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,64 +1,87 @@
-"""An entity's online features: read from the store by who owns nothing, evaluated at the time of reading."""
+"""Online features of entities: read from the store by who owns nothing, evaluated at the time of reading.
+
+A batch of entities costs one request to the store, and one call of the kernel for each group of features.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import math
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from features import codec
-from features.kernel import (
-    BANK_FOLD,
-    BANK_FOLD_END,
-    BANK_NEWEST,
-    BANK_PANE_MS,
-    COPY,
-    FOLD_PANES,
-    LATEST_TIME,
-    OUT_A,
-    OUT_COLUMN,
-    OUT_KIND,
-    OUT_WITHIN,
-    RATIO,
-    UNSEEN,
-)
+from features.expiry import REBUILDING, Expiry, Newest, expiry_of, newest_ms, newest_of, states
+from features.kernel import OUT_COLUMN
 from features.layout import Kind, Layout
 from features.partitioner import Partitioner, partition_of
+from features.readings import Readings
 from features.spec import FeatureSpec
 from features.store import Found, Meta, RowKey, Store
 from features.table import values_at
 
-State = Literal["present", "missing", "expired"]
 FieldValue = str | float | None
+Entity = Mapping[str, FieldValue]
+
+MOST = 10_000
+"""Entities of one read."""
+MOST_ROWS = 100_000
+"""Rows that a read may look for: one for each entity, group and partition that is asked."""
+LATEST_MS = 2**53
+TRUSTED_S = 1.0
+"""How long a partition's meta is not asked for again: as long as state is behind anyway, by the default interval of
+checkpoints."""
 
 
 class ReadError(Exception):
-    """What was asked cannot be answered; the message says the mend."""
+    """What was asked cannot be answered; the message says the mend. field: the place in the question."""
+
+    def __init__(self, field: str, said: str) -> None:
+        super().__init__(f"{field}: {said}" if field else said)
+        self.field, self.said = field, said
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One feature of one entity, as of the time of reading.
+class Unreadable(ReadError):
+    """Not the question is wrong, but what is stored: of other features, broken, or nothing yet."""
 
-    value: what a model would get, None for NaN: of a state that is not present, 0 for count and sum.
-    state: present; missing: the entity has not been seen, or not before that time; expired: too long ago.
-    newest_ms: event time of the entity's newest event, or the start of its pane; None if it was never seen.
+
+class _Group(NamedTuple):
+    """The features asked of one entity kind (`index`): columns int64 [k], their places in the spec's aggregates; places
+    int64 [k], those among the features asked.
     """
 
-    value: float | None
-    state: State
-    newest_ms: int | None
+    index: int
+    kind: Kind
+    expiry: Expiry
+    newest: Newest
+    columns: np.ndarray
+    places: np.ndarray
 
 
-class FeatureReader:
+class _Plan(NamedTuple):
+    """What is asked: names of features, the entity fields of each, and the same by kind."""
+
+    names: tuple[str, ...]
+    fields: tuple[tuple[str, ...], ...]
+    groups: tuple[_Group, ...]
+
+
+class _Sought(NamedTuple):
+    """The rows of a read: wanted, as `Store.read` takes it; for each of them its group and entity, in that order."""
+
+    wanted: dict[int, list[RowKey]]
+    asked: dict[int, list[tuple[int, int]]]
+
+
+class StateReader:
     """Reads the aggregates of `spec` as its workers left them in `store`, at most a checkpoint interval ago.
 
-    key: the field that keys the source's records; partitions and partitioner: of its topic.
+    key: the field that keys the source's records; partitions and partitioner: of its topic. partitions None: as many
+        as the worker has noted in the store.
     floats: the number fields that are not declared as integers, whose ids are as exact as a float64 is.
+    now_ms, monotonic_s: the clocks.
     """
 
     def __init__(
@@ -67,82 +90,142 @@ class FeatureReader:
         store: Store,
         *,
         key: str,
-        partitions: int,
+        partitions: int | None = None,
         partitioner: Partitioner = "crc32",
         floats: Collection[str] = (),
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spec = spec
-        self._store = store
-        self._key = key
-        self._partitions = partitions
+        self._spec, self._store, self._key = spec, store, key
+        self._given = partitions
+        self._partitions = partitions or 0
         self._partitioner: Partitioner = partitioner
-        self._floats = floats
+        self._floats = frozenset(floats)
+        self._now_ms, self._monotonic_s = now_ms, monotonic_s
         self._kinds = Layout(spec).kinds
+        self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], _Plan] = {}
+        self._metas: dict[int, tuple[Meta, float]] = {}
+        """By partition, its meta and when it was read."""
+        for kind in self._kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
+            values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
+
+    @property
+    def partitions(self) -> int:
+        """Of the source's topic; 0 while it is not known."""
+        return self._partitions
+
+    async def look(self) -> None:
+        """Asks the store whether it has this pipeline's features, and how many partitions. Raises as `read` does."""
+        meta = (await self._store.read({0: []}))[0].meta
+        if meta is not None:
+            self._check(0, meta)
+        if self._given is None:
+            if meta is None or not meta.partitions:
+                raise Unreadable("", "no worker of this pipeline has stored features yet: start one, or wait for it")
+            self._partitions = max(self._partitions, meta.partitions)
 
     async def read(
-        self, fields: Mapping[str, FieldValue], at_ms: int | None = None, *, ask_all: bool = False
-    ) -> dict[str, Reading]:
-        """The readings, by name, of the aggregates all of whose entity fields are in `fields`.
+        self,
+        entities: Sequence[Entity],
+        at_ms: int | None = None,
+        features: Sequence[str] | None = None,
+        *,
+        ask_all: bool = False,
+    ) -> Readings:
+        """The readings of `entities`, which all name the same fields.
 
-        at_ms: event time to read at; now, if not given. The store keeps no past: a time before the newest
-            event is answered as far as the windows reach back.
-        ask_all: asks every partition and takes the newest row, for records that another partitioner spread. A
-            read whose fields lack the source's key does so too.
+        at_ms: event time to read at; now, if not given. The store keeps no past: a time before the newest event is
+            answered as far as the windows reach back.
+        features: aggregates by name; None = all those whose entity fields are named.
+        ask_all: asks every partition and takes the newest row, for records that another partitioner spread. Entities
+            without the source's key are sought so too.
 
         Raises ReadError, StoreUnavailable, StoreMisconfigured.
         """
-        at_ms = time.time_ns() // 1_000_000 if at_ms is None else at_ms
-        wanted = self._wanted(fields)
-        partitions = self._asked(fields, ask_all)
-        keys = list(wanted.values())
-        found = await self._store.read(dict.fromkeys(partitions, keys))
-        readings: dict[str, Reading] = {}
-        for place, index in enumerate(wanted):
-            kind, key = self._kinds[index], wanted[index].key
-            row = self._newest(kind, [(f.meta, f.rows[place]) for f in self._checked(found)], key)
-            readings |= self._evaluate(kind, row, at_ms)
-        return {a.name: readings[a.name] for a in self._spec.aggregates if a.name in readings}
+        at_ms = self._now_ms() if at_ms is None else at_ms
+        if abs(at_ms) > LATEST_MS:
+            raise ReadError("at", f"{at_ms} is no time; give ms since 1970")
+        plan = self._plan_of(entities, features)
+        texts = {name: self._texts(name, entities) for name in (entities[0] if entities else ())}
+        if not self._partitions:
+            await self.look()
+        for _ in range(2):
+            partitions = self._partitions
+            sought = self._sought(plan, texts, len(entities), ask_all)
+            found = await self._found(sought)
+            if partitions == self._partitions:
+                break  # else the topic has more by now
+        return self._readings(plan, sought, found, len(entities), at_ms)
 
-    def read_once(
-        self, fields: Mapping[str, FieldValue], at_ms: int | None = None, *, ask_all: bool = False
-    ) -> dict[str, Reading]:
-        """As `read`, for a command line: runs an event loop of its own, and closes the store."""
+    def _plan_of(self, entities: Sequence[Entity], features: Sequence[str] | None) -> _Plan:
+        if len(entities) > MOST:
+            raise ReadError("entities", f"{len(entities):,} are too many for one read; ask for at most {MOST:,}")
+        fields = entities[0].keys() if entities else frozenset[str]()
+        for place, entity in enumerate(entities):
+            if entity.keys() != fields:
+                named, first = ", ".join(sorted(entity)) or "nothing", ", ".join(sorted(fields)) or "nothing"
+                raise ReadError(
+                    f"entities[{place}]",
+                    f"names {named}, and entities[0] {first}; ask for entities of one kind at a time",
+                )
+        asked = None if features is None else tuple(features)
+        key = frozenset(fields), asked
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._made(key[0], asked) if entities else _Plan((), (), ())
+            if len(self._plans) < 1000:
+                self._plans[key] = plan
+        return plan
 
-        async def once() -> dict[str, Reading]:
-            try:
-                return await self.read(fields, at_ms, ask_all=ask_all)
-            finally:
-                await self._store.close()
-
-        return asyncio.run(once())
-
-    def _wanted(self, fields: Mapping[str, FieldValue]) -> dict[int, RowKey]:
-        """The row to read of each entity kind that `fields` name, by the kind's index."""
+    def _made(self, fields: frozenset[str], asked: tuple[str, ...] | None) -> _Plan:
         known = {name for entity in self._spec.entities for name in entity} | {self._key}
         for name in fields:
             if name not in known:
                 raise ReadError(
-                    f"field {name}: no feature is grouped by it; name some of {', '.join(sorted(known))}"
+                    f"field {name}", f"no feature is grouped by it; name some of {', '.join(sorted(known))}"
                 )
-        wanted: dict[int, RowKey] = {}
-        for index, entity in enumerate(self._spec.entities):
-            if all(name in fields for name in entity):
-                key = codec.entity_key([self._typed(name, fields[name]) for name in entity])
-                if key is None:
-                    raise ReadError(
-                        f"entity {', '.join(entity)}: null names no entity; give every field a value"
-                    )
-                wanted[index] = RowKey(index, key)
-        if not wanted:
-            groups = " or ".join("(" + ", ".join(entity) + ")" for entity in self._spec.entities)
-            raise ReadError(f"no entity: give the fields {groups}")
-        return wanted
+        aggregates = {a.name: (column, a) for column, a in enumerate(self._spec.aggregates)}
+        if asked is None:
+            asked = tuple(name for name, (_, a) in aggregates.items() if fields.issuperset(a.entity))
+            if not asked:
+                kinds = " or ".join("(" + ", ".join(entity) + ")" for entity in self._spec.entities)
+                raise ReadError("", f"no entity: give the fields {kinds}")
+        for place, name in enumerate(asked):
+            if name not in aggregates:
+                why = "is known only when an event comes" if name in self._spec.names else "there is none of that name"
+                raise ReadError(f"features[{place}]", f"{name} {why}; ask for some of {', '.join(aggregates)}")
+            entity = aggregates[name][1].entity
+            if not fields.issuperset(entity):
+                raise ReadError(f"features[{place}]", f"{name} is of ({', '.join(entity)}); name these fields")
+        groups = []
+        for index, kind in enumerate(self._kinds):
+            places = [i for i, name in enumerate(asked) if aggregates[name][1].entity == kind.fields]
+            if places:
+                columns = np.array([aggregates[asked[i]][0] for i in places])
+                outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
+                expiry = Expiry(*(column[outs] for column in expiry_of(kind)))
+                groups.append(_Group(index, kind, expiry, newest_of(kind), columns, np.array(places)))
+        return _Plan(asked, tuple(aggregates[name][1].entity for name in asked), tuple(groups))
 
-    def _typed(self, name: str, value: FieldValue) -> FieldValue:
-        """`value` as the events have it: a command line gives numbers as text, and an id of 64 bits is no float."""
+    def _texts(self, name: str, entities: Sequence[Entity]) -> list[str]:
+        """A field of the entities as key text: what an event with that value would have."""
         field = self._spec.streams[0].field(name)
-        if field is None or field.kind == "string":
-            return None if value is None else str(value)
+        number = field is not None and field.kind != "string"
+        texts = []
+        for place, entity in enumerate(entities):
+            value = entity[name]
+            if number or not isinstance(value, str):
+                value = self._text(f"entities[{place}].{name}", name, value, number)
+            texts.append(value)
+        return texts
+
+    def _text(self, where: str, name: str, value: FieldValue, number: bool) -> str:
+        if value is None:
+            raise ReadError(where, "null names no entity; give every field a value")
+        if not isinstance(value, str | int | float) or (isinstance(value, bool) and not number):
+            raise ReadError(where, f"{type(value).__name__} names no entity; give a text or a number")
+        if not number:
+            return str(value)
         if isinstance(value, int | str) and name not in self._floats:
             try:
                 whole = int(value)
@@ -150,82 +233,127 @@ class FeatureReader:
                 pass
             else:
                 if -(2**63) <= whole < 2**63:
-                    return whole
+                    return str(whole)
         try:
-            return None if value is None else float(value)
+            found = float(value)
         except (ValueError, OverflowError):
-            raise ReadError(f"field {name}: {value!r} is not a number") from None
+            raise ReadError(where, f"{value!r} is not a number") from None
+        if math.isnan(found):
+            raise ReadError(where, "NaN names no entity; give every field a value")
+        text = codec.entity_key([found])
+        assert text is not None
+        return text
 
-    def _asked(self, fields: Mapping[str, FieldValue], ask_all: bool) -> Sequence[int]:
-        key = codec.entity_key([self._typed(self._key, fields.get(self._key))])
-        if ask_all or not key:
-            return range(self._partitions)
-        encoded = key.encode("utf-8", "surrogatepass")
-        return [partition_of(encoded, self._partitions, self._partitioner)]
-
-    def _checked(self, found: Mapping[int, Found]) -> list[Found]:
-        for partition, (meta, _) in found.items():
-            if meta is not None and meta.state_hash != self._spec.state_hash:
-                raise ReadError(
-                    f"partition {partition}: the worker's features are of spec {meta.state_hash}, "
-                    f"this one's of {self._spec.state_hash}; read with the pipeline that the worker runs"
-                )
-        return list(found.values())
-
-    def _newest(
-        self, kind: Kind, candidates: Sequence[tuple[Meta | None, bytes | None]], key: str
-    ) -> np.ndarray:
-        """Of one key's packed rows, the state float64 [width] with the newest event; empty if none."""
-        best = kind.template.view(np.float64)
-        for meta, value in candidates:
-            if meta is None or value is None:
-                continue
-            rows = codec.unpack(
-                [value],
-                [key],
-                incarnation=meta.incarnation,
-                streams=len(self._spec.streams),
-                width=kind.width,
-            ).rows
-            if _newest_ms(kind, rows[0].view(np.int64)) > _newest_ms(kind, best.view(np.int64)):
-                best = rows[0]
-        return best
-
-    def _evaluate(self, kind: Kind, row: np.ndarray, at_ms: int) -> dict[str, Reading]:
-        """The readings of one kind's aggregates at `at_ms`, of its state float64 [width]."""
-        values = values_at(kind, row[np.newaxis], np.array([at_ms]), len(self._spec.aggregates))[0]
-        newest = _newest_ms(kind, row.view(np.int64))
-        readings = {}
-        for out in kind.outs:
-            column = int(out[OUT_COLUMN])
-            value = float(values[column])
-            readings[self._spec.aggregates[column].name] = Reading(
-                None if np.isnan(value) else value,
-                _state(kind, out, row.view(np.int64), at_ms, value),
-                None if newest == UNSEEN else newest,
+    def _sought(self, plan: _Plan, texts: Mapping[str, list[str]], n: int, ask_all: bool) -> _Sought:
+        keys = texts.get(self._key)
+        every = range(self._partitions)
+        if ask_all or keys is None:
+            partitions: Sequence[Sequence[int]] = [every] * n
+        else:
+            partitions = [(self._partition(key),) if key else every for key in keys]
+        if (rows := len(plan.groups) * sum(map(len, partitions))) > MOST_ROWS:
+            raise ReadError(
+                "entities", f"{rows:,} rows would be looked for, in all partitions; ask for at most {MOST_ROWS:,}"
             )
-        return readings
+        wanted: dict[int, list[RowKey]] = {}
+        asked: dict[int, list[tuple[int, int]]] = {}
+        for place, group in enumerate(plan.groups):
+            names = codec.entity_keys([texts[name] for name in group.kind.fields])
+            for owner, (name, some) in enumerate(zip(names, partitions, strict=True)):
+                assert name is not None
+                for partition in some:
+                    wanted.setdefault(partition, []).append(RowKey(group.index, name))
+                    asked.setdefault(partition, []).append((place, owner))
+        return _Sought(wanted, asked)
 
+    def _partition(self, key: str) -> int:
+        return partition_of(key.encode("utf-8", "surrogatepass"), self._partitions, self._partitioner)
 
-def _state(kind: Kind, out: np.ndarray, ints: np.ndarray, at_ms: int, value: float) -> State:
-    """What the value of an output is worth, of a row's int64 view [width]."""
-    if out[OUT_KIND] in (COPY, RATIO):
-        fold = out[OUT_A]
-        bank = next(bank for bank in kind.banks if bank[BANK_FOLD] <= fold < bank[BANK_FOLD_END])
-        newest = int(ints[bank[BANK_NEWEST]])
-        gone = newest <= at_ms // int(bank[BANK_PANE_MS]) - int(kind.folds[fold, FOLD_PANES])
-    else:
-        newest = int(ints[out[OUT_A]])
-        gone = newest < at_ms - int(out[OUT_WITHIN])
-    if newest == UNSEEN:
-        return "missing"
-    if gone:
-        return "expired"
-    return "missing" if np.isnan(value) else "present"
+    async def _found(self, sought: _Sought) -> Mapping[int, Found]:
+        """The rows sought, each with its partition's meta, which is at most TRUSTED_S old."""
+        began = self._monotonic_s()
+        since = began - TRUSTED_S
+        known = {p: held[0] for p in sought.wanted if (held := self._metas.get(p)) is not None and held[1] > since}
+        found = await self._store.read(sought.wanted, known)
+        for partition, (meta, _) in found.items():
+            if meta is None or meta.rebuilding:
+                self._metas.pop(partition, None)
+            elif meta is not known.get(partition):
+                self._metas[partition] = meta, began
+            if meta is None:
+                continue
+            self._check(partition, meta)
+            if self._given is None and meta.partitions:
+                self._partitions = max(self._partitions, meta.partitions)
+        return found
 
+    def _check(self, partition: int, meta: Meta) -> None:
+        if meta.state_hash != self._spec.state_hash:
+            raise Unreadable(
+                f"partition {partition}",
+                f"the worker's features are of spec {meta.state_hash}, this one's of {self._spec.state_hash}; "
+                "read with the pipeline that the worker runs",
+            )
 
-def _newest_ms(kind: Kind, ints: np.ndarray) -> int:
-    """Event time of a row's newest event, or the start of its pane; UNSEEN if it has seen none."""
-    times = [int(ints[latest[LATEST_TIME]]) for latest in kind.latest]
-    panes = [(int(ints[bank[BANK_NEWEST]]), int(bank[BANK_PANE_MS])) for bank in kind.banks]
-    return max([*times, *(pane * length for pane, length in panes if pane != UNSEEN)], default=UNSEEN)
+    def _readings(self, plan: _Plan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
+        k = len(plan.names)
+        values, newest = np.full((n, k), np.nan), np.empty((n, k), dtype=np.int64)
+        codes = np.empty((n, k), dtype=np.uint8)
+        written = np.zeros(n, dtype=np.int64)
+        rows: list[list[tuple[int, RowKey, bytes, Meta]]] = [[] for _ in plan.groups]
+        absent: list[set[int]] = [set() for _ in plan.groups]
+        """By group, the entities that may have a row which is not there yet."""
+        for partition, (meta, packed) in found.items():
+            unknown = meta is None or meta.rebuilding
+            owners = sought.asked[partition]
+            if meta is not None:
+                of = [owner for _, owner in owners]
+                written[of] = np.maximum(written[of], meta.written_ms)
+            for (place, owner), key, value in zip(owners, sought.wanted[partition], packed, strict=True):
+                if value is not None and meta is not None:
+                    rows[place].append((owner, key, value, meta))
+                elif unknown:
+                    absent[place].add(owner)
+        for group, some, lacking in zip(plan.groups, rows, absent, strict=True):
+            state, unfinished = self._state(group, some, n)
+            ints = state.view(np.int64)
+            times = np.full(n, at_ms, dtype=np.int64)
+            mine = values_at(group.kind, state, times, len(self._spec.aggregates))[:, group.columns]
+            code = states(group.expiry, ints, mine, at_ms)
+            unknown_rows = sorted((lacking - {owner for owner, *_ in some}) | unfinished)
+            code[unknown_rows], mine[unknown_rows] = REBUILDING, np.nan
+            values[:, group.places], codes[:, group.places] = mine, code
+            newest[:, group.places] = newest_ms(group.newest, ints)[:, np.newaxis]
+        return Readings(plan.names, plan.fields, at_ms, values, codes, newest, written)
+
+    def _state(
+        self, group: _Group, rows: Sequence[tuple[int, RowKey, bytes, Meta]], n: int
+    ) -> tuple[np.ndarray, set[int]]:
+        """The state float64 [n, width] of one group, empty where there is no row; of an entity with several rows the
+        newest. And the entities whose row does not yet cover what the rebuild has to.
+        """
+        state = np.tile(group.kind.template.view(np.float64), (n, 1))
+        if not rows:
+            return state, set()
+        streams = len(self._spec.streams)
+        try:
+            _, vectors, unpacked = codec.unpack(
+                [value for _, _, value, _ in rows],
+                [key.key for _, key, _, _ in rows],
+                incarnation=None,
+                streams=streams,
+                width=group.kind.width,
+            )
+        except codec.CodecError as error:
+            raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error
+        owners = np.array([owner for owner, *_ in rows])
+        order = np.arange(len(rows))
+        if len(set(owners.tolist())) < len(rows):
+            order = np.argsort(newest_ms(group.newest, unpacked.view(np.int64)), kind="stable")
+        state[owners[order]] = unpacked[order]  # of several, the last one stays
+        unfinished = {
+            owner
+            for place, (owner, _, _, meta) in enumerate(rows)
+            if meta.until and (vectors[place] < meta.until).any()
+        }
+        return state, unfinished

@@ -1,27 +1,23 @@
-"""The store on Redis (7.0 or later) or Valkey.
+"""The store on Redis (7.0 or later) or Valkey: one server, or a cluster.
 
 A partition's keys share a hash tag, so that one slot of a cluster holds them:
 
-    weir:{<pipeline>:<partition>}:meta                 hash: incarnation, epoch, state_hash, vector, attempt
+    weir:{<pipeline>:<partition>}:meta                 hash: incarnation, epoch, state_hash, vector, attempt, until,
+                                                       partitions, written
     weir:{<pipeline>:<partition>}:row:<entity>:<key>   a packed row; <entity> is the kind's index in the spec
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import itertools
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-import redis.asyncio
-from redis import exceptions as driver
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
-from features.redis_errors import FunctionMissing, meaning
+from features.redis_client import Command, RedisClient
+from features.redis_errors import FunctionMissing
 from features.store import (
     Found,
     Meta,
@@ -35,8 +31,6 @@ from features.store import (
     of_incarnation,
 )
 
-T = TypeVar("T")
-
 CHUNK_BYTES = 256 * 1024
 CHUNK_ROWS = 1000
 """A chunk keeps the server busy for 1 to 3 ms."""
@@ -44,14 +38,13 @@ CHUNK_ROWS = 1000
 _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
 _FUNCTIONS = _LIBRARY.replace("@VERSION@", _VERSION)
-
-_DRIVER_ERRORS = (driver.RedisError, OSError, TimeoutError)
+_META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written")
 
 
 class RedisStore:
     """See `features.store.Store`.
 
-    url: redis://[user:password@]host:port[/db], rediss:// or unix://.
+    url: see `features.redis_client.RedisClient`.
     ttl_ms: rows expire this long (wall clock) after their last write; None = never. Not less than the spec's
         `longest_ms` plus the topics' retention: a worker that lags must still find the rows that count.
     """
@@ -70,32 +63,17 @@ class RedisStore:
         self._attempts = itertools.count(1)
         self._unanswered: dict[int, Vector] = {}
         """By partition, the vector of the last write, while its answer has not been seen."""
-        self._running: set[asyncio.Future[Any]] = set()
         self._ready = False
-        try:
-            parts = urlsplit(url)
-            self._where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
-            self._redis = redis.asyncio.Redis.from_url(
-                url,
-                protocol=2,
-                decode_responses=False,
-                socket_connect_timeout=connect_timeout_s,
-                socket_timeout=command_timeout_s,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError:  # whose message may hold a piece of the password
-            raise StoreMisconfigured(
-                "the Redis address cannot be read: write redis://[user:password@]host:port[/db], "
-                "special characters in the password as %XX"
-            ) from None
+        self._redis = RedisClient(url, connect_timeout_s=connect_timeout_s, command_timeout_s=command_timeout_s)
 
-    async def claim(self, partition: int) -> tuple[int, Meta | None]:
-        reply = await self._function("claim", [self._meta_key(partition)], [])
-        epoch = int(reply[0])
-        return epoch, _meta(reply[1], epoch, reply[2], reply[3])
+    async def claim(self, partition: int, partitions: int = 0) -> tuple[int, Meta | None]:
+        reply = await self._function("claim", [self._meta_key(partition)], [partitions or ""])
+        epoch, incarnation, *rest = reply
+        return int(epoch), _meta(incarnation, epoch, *rest)
 
     async def begin(self, partition: int, meta: Meta) -> None:
-        args = [meta.epoch, meta.incarnation, meta.state_hash, _text(meta.vector)]
+        until = f"{meta.incarnation}:{_text(meta.until)}" if meta.until else ""
+        args = [meta.epoch, meta.incarnation, meta.state_hash, _text(meta.vector), until]
         _accept(partition, await self._function("begin", [self._meta_key(partition)], args))
         self._unanswered.pop(partition, None)
 
@@ -103,25 +81,24 @@ class RedisStore:
         found = await self.read(wanted)
         for partition, (meta, _) in found.items():
             check_load(partition, metas[partition], meta)
+        if await self._redis.is_cluster():
+            # There a redirected request may be answered after the one behind it: the metas once more, after the rows.
+            for partition, (meta, _) in (await self.read(dict.fromkeys(wanted, ()))).items():
+                check_load(partition, metas[partition], meta)
         return {partition: rows for partition, (_, rows) in found.items()}
 
-    async def read(self, wanted: Wanted) -> dict[int, Found]:
-        pipe = self._redis.pipeline(transaction=False)
-        for partition, keys in wanted.items():
-            # The meta comes after the rows: rows that an owner may use were read before anyone else's claim.
-            if keys:
-                pipe.mget(self._row_keys(partition, keys))
-            pipe.hmget(self._meta_key(partition), ["incarnation", "epoch", "state_hash", "vector"])
-        replies = iter(await self._answer(pipe.execute()))
+    async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
+        known = known or {}
+        values, metas = await self._read(wanted, [p for p in wanted if p not in known])
+        doubted = {p: keys for p, keys in wanted.items() if p in known and _foreign(values[p], known[p])}
+        if doubted:
+            again = await self._read(doubted, list(doubted))
+            values |= again[0]
+            metas |= again[1]
         answer: dict[int, Found] = {}
-        for partition, keys in wanted.items():
-            values: list[bytes | None] = next(replies) if keys else []
-            meta = _meta(*next(replies))
-            if meta is None:
-                values = [None] * len(keys)
-            else:
-                values = of_incarnation(values, meta.incarnation)
-            answer[partition] = Found(meta, values)
+        for partition, rows in values.items():
+            meta = metas[partition] if partition in metas else known[partition]
+            answer[partition] = Found(meta, of_incarnation(rows, meta.incarnation) if meta else [None] * len(rows))
         return answer
 
     async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
@@ -137,12 +114,36 @@ class RedisStore:
             args = [*before, last, self._ttl_ms or 0, *[value for _, value in chunk]]
             _accept(partition, await self._function("write", [meta_key, *row_keys], args))
         del self._unanswered[partition]
-        return Meta(follows.incarnation, follows.epoch, follows.state_hash, vector)
+        return replace(follows, vector=vector)
+
+    async def servers(self) -> dict[str, dict[str, Any]]:
+        """What INFO says, by host:port, of the server, or of each primary of the cluster."""
+        return await self._redis.on_primaries("INFO")
 
     async def close(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running)
-        await self._redis.aclose()
+        await self._redis.close()
+
+    async def _read(
+        self, wanted: Wanted, asked: Sequence[int]
+    ) -> tuple[dict[int, list[bytes | None]], dict[int, Meta | None]]:
+        """The rows wanted, as they are, and the metas of the partitions `asked`; in one round trip.
+
+        A meta comes after the rows: rows that an owner may use were read before anyone else's claim.
+        """
+        keys = {p: self._row_keys(p, wanted[p]) for p in wanted if wanted[p]}
+        if await self._redis.is_cluster():
+            commands = [Command(some[0], ("MGET", *some)) for some in keys.values()]
+        elif keys:
+            together = [key for some in keys.values() for key in some]
+            commands = [Command(together[0], ("MGET", *together))]
+        else:
+            commands = []
+        rows_end = len(commands)
+        commands += [Command(key := self._meta_key(p), ("HMGET", key, *_META)) for p in asked]
+        replies = await self._redis.run_all(commands) if commands else []
+        rows = itertools.chain.from_iterable(replies[:rows_end])
+        values = {p: list(itertools.islice(rows, len(wanted[p]))) for p in wanted}
+        return values, {p: _meta(*reply) for p, reply in zip(asked, replies[rows_end:], strict=True)}
 
     def _meta_key(self, partition: int) -> bytes:
         return f"weir:{{{self._pipeline}:{partition}}}:meta".encode()
@@ -154,50 +155,27 @@ class RedisStore:
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         if not self._ready:
             await self._prepare()
-        call: Any = self._redis.fcall
-        function = f"weir_{_VERSION}_{name}"
+        call = Command(keys[0], ("FCALL", f"weir_{_VERSION}_{name}", len(keys), *keys, *args))
         try:
-            return await self._answer(call(function, len(keys), *keys, *args))
-        except FunctionMissing:  # the server was started anew, without what it had
+            return await self._redis.run(call)
+        except FunctionMissing:  # a server without what it had, or a new primary
             await self._prepare()
-            return await self._answer(call(function, len(keys), *keys, *args))
+            return await self._redis.run(call)
 
     async def _prepare(self) -> None:
-        """Loads the functions, and refuses a server that would drop rows on its own."""
-        memory: dict[str, Any] = await self._answer(self._redis.info("memory"))
-        policy = memory.get("maxmemory_policy", "noeviction")
+        """Loads the functions on every primary, and refuses a server that would drop rows on its own."""
         harmless = ("noeviction",) if self._ttl_ms else ("noeviction", "volatile-")
-        if int(memory.get("maxmemory", 0)) and not policy.startswith(harmless):
-            raise StoreMisconfigured(
-                f"Redis at {self._where} drops rows when it is full (maxmemory-policy {policy}): "
-                "set it to noeviction"
-            )
-        if not await self._answer(self._redis.function_list(library=f"weir_{_VERSION}")):
-            # Not where it is there: a server that is full takes no library.
-            await self._answer(self._redis.function_load(_FUNCTIONS, replace=True))
+        for where, memory in (await self._redis.on_primaries("INFO", "memory")).items():
+            policy = memory.get("maxmemory_policy", "noeviction")
+            if int(memory.get("maxmemory", 0)) and not policy.startswith(harmless):
+                raise StoreMisconfigured(
+                    f"Redis at {where} drops rows when it is full (maxmemory-policy {policy}): set it to noeviction"
+                )
+        listed = await self._redis.on_primaries("FUNCTION LIST", "LIBRARYNAME", f"weir_{_VERSION}")
+        # Not where it is there: a server that is full takes no library.
+        if without := [where for where, libraries in listed.items() if not libraries]:
+            await self._redis.on_primaries("FUNCTION LOAD", "REPLACE", _FUNCTIONS, among=without)
         self._ready = True
-
-    async def _answer(self, command: Awaitable[T]) -> T:
-        """The command's answer, or its error as one of the contract's.
-
-        It runs in a task of its own, to its end: a caller that is cancelled must not leave its answer on a
-        connection for the next one. A command that ran out of time has its connection closed by the driver.
-        """
-        task = asyncio.ensure_future(command)
-        self._running.add(task)
-        task.add_done_callback(self._done)
-        try:
-            return await asyncio.shield(task)
-        except _DRIVER_ERRORS as error:
-            meant = meaning(error, self._where)
-            if meant is None:
-                raise
-            raise meant from error
-
-    def _done(self, task: asyncio.Future[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, also where nobody waits any more
 
 
 def _accept(partition: int, refusal: bytes) -> None:
@@ -205,12 +183,38 @@ def _accept(partition: int, refusal: bytes) -> None:
         raise Refused(partition, refusal.decode())
 
 
+def _foreign(values: Sequence[bytes | None], meta: Meta) -> bool:
+    """Whether there are rows that `meta` does not account for."""
+    mine = meta.incarnation.to_bytes(8, "little")
+    return any(value is not None and value[:8] != mine for value in values)
+
+
 def _meta(
-    incarnation: bytes | None, epoch: bytes | int | None, state_hash: bytes | None, vector: bytes | None
+    incarnation: bytes | None,
+    epoch: bytes | None,
+    state_hash: bytes | None,
+    vector: bytes | None,
+    until: bytes | None = None,
+    partitions: bytes | None = None,
+    written: bytes | None = None,
 ) -> Meta | None:
     if incarnation is None or epoch is None or state_hash is None or vector is None:
         return None
-    return Meta(int(incarnation), int(epoch), state_hash.decode(), tuple(map(int, vector.split(b","))))
+    # A release that knows no `until` leaves that of an incarnation before: it counts with its own alone.
+    of, _, offsets = (until or b"").partition(b":")
+    return Meta(
+        int(incarnation),
+        int(epoch),
+        state_hash.decode(),
+        _vector(vector),
+        _vector(offsets) if of == incarnation and offsets else (),
+        int(partitions or 0),
+        int(written or 0),
+    )
+
+
+def _vector(text: bytes) -> Vector:
+    return tuple(map(int, text.split(b",")))
 
 
 def _text(vector: Vector) -> str:

@@ -9,7 +9,7 @@ replay skips what it covers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 Vector = tuple[int, ...]
@@ -47,12 +47,24 @@ class Meta:
     epoch: of the owner; the store alone gives it out.
     state_hash: the spec's, whose layout the rows have.
     vector: what the rows cover at least.
+    until: the offsets up to which this incarnation was to be rebuilt from the log when it began; () = there was
+        nothing to rebuild. While the vector is not there, rows are missing that the incarnation before had.
+    partitions: how many the topic had when the partition was last claimed; 0 = not said.
+    written_ms: the store's clock at the last write; 0 = none.
     """
 
     incarnation: int
     epoch: int
     state_hash: str
     vector: Vector
+    until: Vector = ()
+    partitions: int = field(default=0, compare=False)
+    written_ms: int = field(default=0, compare=False)
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether entities without a row may have had one, and will again."""
+        return any(here < there for here, there in zip(self.vector, self.until, strict=False))
 
 
 Wanted = Mapping[int, Sequence[RowKey]]
@@ -77,10 +89,11 @@ class Store(Protocol):
     and `read` beside a `write`, may run at the same time.
     """
 
-    async def claim(self, partition: int) -> tuple[int, Meta | None]:
+    async def claim(self, partition: int, partitions: int = 0) -> tuple[int, Meta | None]:
         """Raises the partition's owner epoch; returns it, and the meta that is there (now with this epoch).
 
         The new epoch is above every earlier one, also where the server was wiped or set back in between.
+        partitions: how many the topic has, for readers; 0 leaves what is noted.
         """
 
     async def begin(self, partition: int, meta: Meta) -> None:
@@ -96,8 +109,11 @@ class Store(Protocol):
         behind it.
         """
 
-    async def read(self, wanted: Wanted) -> dict[int, Found]:
-        """As load, for who owns nothing: each partition's meta as it is. Without one all rows are absent."""
+    async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
+        """As load, for who owns nothing: each partition's meta as it is. Without one all rows are absent.
+
+        known: metas that were read a short while ago and need not be read again, unless rows contradict them.
+        """
 
     async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
         """Writes rows in chunks, then moves the meta's vector; returns the new meta.

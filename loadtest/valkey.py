@@ -17,9 +17,13 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 class Valkey:
-    """An empty server on a free port from entry to exit. Entering raises WeirError if it does not come up."""
+    """An empty server on a free port from entry to exit. Entering raises WeirError if it does not come up.
 
-    def __init__(self) -> None:
+    binary: another one than the Valkey of the package: a redis-server, say.
+    """
+
+    def __init__(self, binary: str | None = None) -> None:
+        self._binary = binary or str(get_binary_path())
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
@@ -56,7 +60,7 @@ class Valkey:
     def _start(self) -> None:
         options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", "", "--dir", self._folder.name]
         self._process = subprocess.Popen(
-            [str(get_binary_path()), *options], stdout=subprocess.DEVNULL, start_new_session=True
+            [self._binary, *options], stdout=subprocess.DEVNULL, start_new_session=True
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._listening():

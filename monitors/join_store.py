@@ -17,12 +17,13 @@ import os
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import redis
 from redis import exceptions as driver
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry
 
 from monitors.join import Label
@@ -32,6 +33,7 @@ _AT_ONCE = 200
 """Segments read in one command."""
 _TIMEOUT_S = 5.0
 _OWNER = "owner"
+_ERRORS = (driver.RedisError, OSError, TimeoutError)
 
 
 class JoinStoreAway(Exception):
@@ -70,24 +72,21 @@ _decode = msgspec.msgpack.Decoder(Segment).decode
 class JoinStore:
     """The join's state of one pipeline. Not for several threads.
 
-    url: redis://[user:password@]host:port[/db], rediss:// or unix://. ttl_ms: keys expire so long (wall clock) after
-    they were last written: longer than labels may take. Every method but `close` raises JoinStoreAway. Whoever loaded
-    an incarnation last, or began it, owns it.
+    url: redis://[user:password@]host:port[/db], rediss:// or unix://; of a cluster any node, or several separated by
+    commas. Its keys share a hash tag, so that one node of a cluster has them all. ttl_ms: keys expire so long (wall
+    clock) after they were last written: longer than labels may take. Every method but `close` raises JoinStoreAway.
+    Whoever loaded an incarnation last, or began it, owns it.
     """
 
     def __init__(self, url: str, pipeline: str, ttl_ms: int) -> None:
-        parts = urlsplit(url)
-        self._where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+        self._addresses = _addresses(url)
+        parts = [urlsplit(address) for address in self._addresses]
+        self._where = ",".join(f"{p.hostname}:{p.port or 6379}" if p.hostname else p.path for p in parts)
         self._root = f"weir:{{{pipeline}:monitor}}"
         self._ttl_ms = ttl_ms
         self._owner = os.urandom(8).hex().encode()
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_connect_timeout=_TIMEOUT_S,
-            socket_timeout=_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._client: Any = None
+        self._of_cluster = self._doubted = False
 
     def write(self, incarnation: str, number: int, state: bytes, segment: Segment) -> None:
         """Keeps what the commit `number` will cover, before it is made; the state of the commit before it stays.
@@ -146,7 +145,39 @@ class JoinStore:
             self._answer(pipe.execute)
 
     def close(self) -> None:
-        self._redis.close()
+        self._forget()
+
+    @property
+    def _redis(self) -> Any:
+        """A client of the server, or of the cluster's node that has the keys, which after an error may be another."""
+        if self._doubted:
+            self._forget()
+        if self._client is None:
+            self._client = self._answer(self._found)
+        return self._client
+
+    def _found(self) -> Any:
+        error: Exception | None = None
+        for address in self._addresses:
+            client = _client(address)
+            try:
+                self._of_cluster = _in_cluster(client)
+                if not self._of_cluster:
+                    return client
+                node = _node(client, key_slot(self._key("head", "").encode()), address)
+            except _ERRORS as failed:
+                error = failed
+            else:
+                client.close()
+                return _client(node)
+            client.close()
+        assert error is not None
+        raise error
+
+    def _forget(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client, self._doubted = None, False
 
     def _segments(self, incarnation: str, numbers: Sequence[int]) -> list[tuple[int, Segment]] | None:
         found = []
@@ -166,6 +197,43 @@ class JoinStore:
     def _answer(self, call: Any) -> Any:
         try:
             return call()
-        except (driver.RedisError, OSError, TimeoutError) as error:
+        except _ERRORS as error:
+            self._doubted = self._of_cluster
             said = " ".join(str(error).split()) or type(error).__name__
             raise JoinStoreAway(f"Redis at {self._where}: {said}") from error
+
+
+def _addresses(url: str) -> list[str]:
+    """One URL for each address of `url`, with the same credentials."""
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    return [urlunsplit(parts._replace(netloc=f"{credentials}{at}{host}")) for host in hosts.split(",")]
+
+
+def _client(url: str) -> Any:
+    return redis.Redis.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _in_cluster(client: Any) -> bool:
+    """HELLO says so, is allowed to every user, and changes nothing without arguments."""
+    found = client.execute_command("HELLO")
+    pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=False)
+    return any(name in (b"mode", "mode") and value in (b"cluster", "cluster") for name, value in pairs)
+
+
+def _node(client: Any, slot: int, address: str) -> str:
+    """The URL of the primary that has `slot`, as the node behind `address` says."""
+    parts = urlsplit(address)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    for first, last, (host, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
+        if first <= slot <= last:
+            name = host.decode() or parts.hostname
+            name = f"[{name}]" if ":" in name else name
+            return urlunsplit(parts._replace(netloc=f"{credentials}{at}{name}:{port}"))
+    raise driver.ClusterDownError(f"no node has slot {slot}")

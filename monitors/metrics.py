@@ -147,6 +147,13 @@ METRICS: tuple[Row, ...] = (
             "Values of a sampled key that were computed again from its events alone"),
         Row("weir_parity_mismatches_total", "counter", ("feature",), "values",
             "Of these, values that were served otherwise; always 0 unless state was spoilt"),
+    *_group("Online features",
+        Row("weir_feature_requests_total", "counter", ("status",), "requests",
+            "Requests to POST /features, by the HTTP status of the answer; 499: the client left"),
+        Row("weir_feature_request_seconds", "histogram", (), "seconds", "Time of such a request", SECONDS),
+        Row("weir_feature_entities_total", "counter", (), "entities", "Entities whose features were read"),
+        Row("weir_feature_values_total", "counter", ("state",), "values",
+            "Feature values read: present, missing, expired or rebuilding"),
     ),
     *_group("Models",
         Row("weir_model_info", "gauge", ("model", "version", "arm", "deployment"), "1",
@@ -383,7 +390,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics` by every worker, monitor and trainer."
+        "Served at `/metrics` by every worker, monitor, trainer and feature server."
         + " Rendered from the table in `monitors/metrics.py` by `python -m monitors.metrics`; do not edit.",
     ]
     for group in dict.fromkeys(row.group for row in METRICS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import Any
@@ -27,6 +27,7 @@ class HttpServer:
     ready: → (ready?, reasons by name).
     metrics: → (body, content type).
     status: → whatever a person asks of a running worker.
+    routes: what the process serves beside these.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class HttpServer:
         ready: Callable[[], tuple[bool, dict[str, Any]]],
         metrics: Callable[[], tuple[bytes, str]],
         status: Callable[[], dict[str, Any]],
+        routes: Sequence[Route] = (),
     ) -> None:
         self._host, self._port = host, port
-        self._app = make_app(live=live, ready=ready, metrics=metrics, status=status)
+        self._app = make_app(live=live, ready=ready, metrics=metrics, status=status, routes=routes)
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
@@ -93,6 +95,7 @@ def make_app(
     ready: Callable[[], tuple[bool, dict[str, Any]]],
     metrics: Callable[[], tuple[bytes, str]],
     status: Callable[[], dict[str, Any]],
+    routes: Sequence[Route] = (),
 ) -> Starlette:
     """The ASGI application."""
 
@@ -117,6 +120,7 @@ def make_app(
             Route("/health/ready", get_ready),
             Route("/metrics", get_metrics),
             Route("/status", get_status),
+            *routes,
         ]
     )
 

@@ -71,8 +71,12 @@ class Ownership:
         self._began: dict[int, float] = {}
         self._anew: dict[int, tuple[str, bool]] = {}
 
-    def connect(self, intake: Intake, offsets: Offsets, outputs: Outputs, committer: Committer) -> None:
+    def connect(
+        self, intake: Intake, offsets: Offsets, outputs: Outputs, committer: Committer, partitions: int
+    ) -> None:
+        """partitions: how many the sources' topics have."""
         self._intake, self._offsets, self._outputs, self._committer = intake, offsets, outputs, committer
+        self._partitions = partitions
 
     @property
     def recovering(self) -> list[int]:
@@ -248,13 +252,14 @@ class Ownership:
         if not self._engine.spec.aggregates:
             self._engine.own(partition, Meta(0, 0, self._engine.spec.state_hash, ()), empty=True)
             return offsets, committed
-        epoch, meta = await self._store.claim(partition)
+        epoch, meta = await self._store.claim(partition, self._partitions)
         found = Rebuild(unusable) if unusable else plan(meta, self._engine.spec.state_hash, offsets, low)
         if isinstance(found, Rebuild):
             start = await self._rebuild_start(partition, committed, low, found.reason)
             if meta is not None and not any(k > oldest for k, oldest in zip(offsets, low, strict=True)):
                 log.warning("new incarnation: feature state is empty", partition=partition, reason=found.reason)
-            fresh = Meta(epoch, epoch, self._engine.spec.state_hash, tuple(start))
+            until = tuple(offsets) if start != offsets else ()
+            fresh = Meta(epoch, epoch, self._engine.spec.state_hash, tuple(start), until)
             await self._store.begin(partition, fresh)
             self._engine.own(partition, fresh, empty=True)
             return start, committed

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     )
 
     broker: str = Field("embedded", description="embedded, or host:port,… of Kafka brokers")
-    redis: str = Field("embedded", repr=False, description="embedded, or a redis:// or rediss:// URL")
+    redis: str = Field(
+        "embedded", repr=False, description="embedded, or a redis:// or rediss:// URL; of a cluster, any of its nodes"
+    )
     data_dir: Path = Field(Path(".weir"), description="registry, archive, compiled code, embedded state")
     registry: str = Field("", repr=False, description="MLflow tracking URI; default: SQLite under DATA_DIR")
     schema_registry: str = Field("", repr=False, description="URL,… of the Schema Registry, for sources with a codec")

@@ -185,7 +185,7 @@ class Worker:
         if isinstance(outputs, TransactionalOutputs):
             delivery = ExactlyOnce(outputs, intake)
         committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned)
-        self._ownership.connect(intake, offsets, outputs, committer)
+        self._ownership.connect(intake, offsets, outputs, committer, partitions)
         self._intake, self._offsets, self._committer = intake, offsets, committer
         self._scoring = Scoring(
             self.pipeline,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,16 +20,17 @@ KINDS = ("redis", "valkey")
 class RedisServer:
     """A server without persistence: killed, it forgets everything; started anew, it has the same address."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *options: str) -> None:
         self._binary = _binary(kind)
+        self._options = options
         self._folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         options = f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split()
-        command = [self._binary, *options, "--save", ""]
+        command = [self._binary, *options, "--save", "", *self._options]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 10
@@ -45,6 +47,12 @@ class RedisServer:
     def admin(self) -> redis.Redis:
         """A client for what a test does to the server."""
         return redis.Redis(port=self.port)
+
+    def all_keys(self) -> list[bytes]:
+        """All keys."""
+        with self.admin() as admin:
+            found: Any = admin.keys()
+            return list(found)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -78,7 +86,7 @@ def _binary(kind: str) -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -17,6 +17,7 @@ SHORT_RATE, SHORT_SECONDS = 1_000, 3.0
 SHORT_ENTITIES, SHORT_MINUTES = 2_000, 0.5
 SHORT_LOAD = 400_000
 """Of two workers: some are worked off before both have their partitions."""
+SHORT_READS = 200
 WARM_UP_S = 120.0
 """Of a soak; a third of it where that is shorter."""
 SCALE_SECONDS, PEAK_RECORDS, USUAL_S, BOUND = 20.0, 1_000_000, 15.0, 200_000
@@ -35,6 +36,7 @@ class Mode(StrEnum):
     catchup = "catchup"
     start = "start"
     backfill = "backfill"
+    reader = "reader"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
@@ -51,6 +53,7 @@ _ONLY = {
     "entities": (Mode.recovery, Mode.start),
     "minutes": (Mode.soak,),
     "axis": (Mode.growth,),
+    "reads": (Mode.reader,),
 }
 """The modes of options that mean nothing in the others."""
 
@@ -64,7 +67,7 @@ def bench(
             "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; growth: "
             "more entities, features, partitions, a larger model, other batches; scale: two workers beside one; "
             "catchup: a backlog while payments go on; start: seconds to the first prediction, bytes an entity; "
-            "backfill: features from a file, beside polars and pandas."
+            "backfill: features from a file, beside polars and pandas; reader: online features, beside a plain MGET."
         ),
     ] = Mode.peak,
     records: Annotated[
@@ -108,6 +111,7 @@ def bench(
     axis: Annotated[
         str, typer.Option(help="growth: entities, features, partitions, model, batch; default: all of them.")
     ] = "",
+    reads: Annotated[int, typer.Option(min=100, help="reader: reads of each size.")] = 5000,
     plot: Annotated[
         Path | None, typer.Option(help="Write the chart to this SVG file; not of latency, recovery, monitor.")
     ] = None,
@@ -130,6 +134,8 @@ def bench(
             _recovery(entities, _one(rates) or 2_000, rounds or 3, partitions, as_json=as_json)
         case Mode.monitor:
             _monitor(records or 1_000_000, as_json=as_json)
+        case Mode.reader:
+            _reader(SHORT_READS if short else reads, as_json=as_json)
         case Mode.backfill:
             _backfill(records or 1_000_000, rounds or 3, as_json=as_json)
         case Mode.soak:
@@ -243,6 +249,15 @@ def _monitor(records: int, *, as_json: bool) -> None:
     start(report=True)
     found = run(progress, records=records)
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
+
+
+def _reader(reads: int, *, as_json: bool) -> None:
+    from loadtest import reader
+
+    start(report=True)
+    found = reader.run(progress, reads=reads)
+    tables = table(reader.COLUMNS, found.as_rows()), table(reader.MEMORY_COLUMNS, found.as_memory_rows())
+    emit(found.as_json(), as_json=as_json, text="\n\n".join((*tables, found.summary())))
 
 
 def _one(rates: tuple[int, ...]) -> int | None:

@@ -173,11 +173,13 @@ def check_redis(settings: Settings) -> Iterator[Check]:
     from features.store import StoreMisconfigured, StoreUnavailable
 
     try:
-        info = asyncio.run(_redis_info(settings.redis))
+        servers = asyncio.run(_redis_info(settings.redis))
     except (StoreUnavailable, StoreMisconfigured) as error:
         yield Check("redis", "fail", str(error), "start it, or see WEIR_REDIS")
         return
-    yield from judge_redis(info)
+    if len(servers) > 1:
+        yield Check("redis", "ok", f"a cluster of {len(servers)} primaries: {', '.join(sorted(servers))}")
+    yield from dict.fromkeys(check for info in servers.values() for check in judge_redis(info))
 
 
 def judge_redis(info: Mapping[str, Any]) -> Iterator[Check]:
@@ -253,13 +255,12 @@ def check_kernels() -> Iterator[Check]:
         yield Check("kernels", "warn", f"{folder} cannot be written", "set NUMBA_CACHE_DIR to a folder that can")
 
 
-async def _redis_info(url: str) -> dict[str, Any]:
+async def _redis_info(url: str) -> dict[str, dict[str, Any]]:
     from features.redis_store import RedisStore
 
     store = RedisStore(url, "doctor")
     try:
-        found: dict[str, Any] = await store._answer(store._redis.info())
-        return found
+        return await store.servers()
     finally:
         await store.close()
 

@@ -1,7 +1,10 @@
-"""`weir features`: what a model sees, and what an entity's features are now."""
+"""`weir features`: what a model sees, and what entities' features are now."""
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +13,15 @@ import typer
 
 from streams.cli import offline
 from streams.cli.output import JsonOption, PipelineArgument, emit, start, table
+from streams.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
     from streams.pipeline import Pipeline
-    from streams.settings import Settings
 
-app = typer.Typer(help="Features of a pipeline: list them, read an entity's.", no_args_is_help=True)
+app = typer.Typer(
+    help="Features of a pipeline: list them, read entities', serve them over HTTP, compute them from files.",
+    no_args_is_help=True,
+)
 app.command("backfill")(offline.backfill)
 app.command("diff")(offline.diff)
 
@@ -67,35 +73,97 @@ def catalogue_page(
 @app.command("read")
 def read(
     pipeline: PipelineArgument,
+    field: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FIELD=VALUE…]", help="One entity, for example user_id=u42.", show_default=False),
+    ] = None,
     entity: Annotated[
-        list[str],
-        typer.Argument(metavar="FIELD=VALUE…", help="The entity, for example user_id=u42.", show_default=False),
-    ],
-    at: Annotated[int | None, typer.Option(help="Event time to read at, ms since 1970; default: now.")] = None,
+        list[str] | None,
+        typer.Option(
+            "--entity",
+            metavar="FIELD=VALUE[,FIELD=VALUE…]",
+            help="An entity, for example user_id=u42 or origin=JFK,carrier=AA; again for more.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Event time: ms since 1970, or as 2026-11-28T12:00:00Z; default: now."),
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option("--feature", help="Only this feature; again for more. Default: all.")
+    ] = None,
     ask_all: Annotated[bool, typer.Option("--all-partitions", help="Do not compute the partition: ask all.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """An entity's features as of now; a window that has passed is never shown as present."""
-    from streams.errors import UsageError
+    """Entities' features as of now; a window that has passed is never shown as present."""
     from streams.loading import load_pipeline
 
-    settings = start(report=True)
+    start(report=True)
     loaded = load_pipeline(pipeline)
+    entities = [_fields([text], loaded) for text in entity or []]
+    if field:
+        entities.insert(0, _fields(field, loaded))
+    if not entities:
+        raise UsageError(f"no entity: add --entity {loaded.lead.key}=…")
+    found = _read(loaded, entities, _time_ms(at), feature or None, ask_all)
+    report: dict[str, Any] = {"pipeline": loaded.name, "at": found[0]["at"], "entities": found}
+    if len(found) == 1:
+        report |= {"entity": found[0]["entity"], "features": found[0]["features"]}
+    emit(report, as_json=as_json, text=None if as_json else "\n\n".join(map(_shown, found)))
+
+
+@app.command("serve")
+def serve(
+    pipeline: PipelineArgument,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen; default: WEIR_HTTP.", show_default=False)
+    ] = None,
+    most: Annotated[int, typer.Option("--max-entities", min=1, max=10_000, help="Entities of one request.")] = 1000,
+    with_parent: Annotated[bool, typer.Option("--with-parent", hidden=True)] = False,
+) -> None:
+    """Answer POST /features with entities' features until stopped; needs Redis alone."""
+    from streams.settings import load_settings
+
+    settings = start(role="features")
+    if http is not None:
+        settings = load_settings(http=http)
+    if with_parent:
+        from streams.supervisor import end_with_parent
+
+        end_with_parent()
+    from streams.loading import load_pipeline
+
+    loaded = load_pipeline(pipeline)
+    from streams.features_process import run_features
+
+    run_features(loaded, settings, most=most)
+
+
+def _fields(texts: Sequence[str], pipeline: Pipeline) -> dict[str, str | float | None]:
+    """An entity of ["a=1", "b=2"] or ["a=1,b=2"]. A comma separates only where FIELD= follows."""
     fields: dict[str, str | float | None] = {}
-    for item in entity:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{item!r}: write FIELD=VALUE, for example {loaded.lead.key}=…")
-        fields[name] = value
-    readings = _read(loaded, settings, fields, at, ask_all)
-    report = {"pipeline": loaded.name, "entity": fields, "features": readings}
-    text = None
-    if not as_json:
-        rows = [
-            (name, _short(found["value"]), found["state"], _utc(found["newest_ms"])) for name, found in readings.items()
-        ]
-        text = table(("feature", "value", "", "newest event, or its pane's start"), rows)
-    emit(report, as_json=as_json, text=text)
+    for text in texts:
+        for item in re.split(r",(?=[A-Za-z_]\w*=)", text):
+            name, equals, value = item.partition("=")
+            if not equals or not name:
+                raise UsageError(f"{item!r}: write FIELD=VALUE, for example {pipeline.lead.key}=…")
+            if name in fields:
+                raise UsageError(f"{item!r}: {name} is there already; write --entity once for each entity")
+            fields[name] = value
+    return fields
+
+
+def _time_ms(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--at {text}: write ms since 1970, or a time such as 2026-11-28T12:00:00Z") from None
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @app.command("check")
@@ -140,40 +208,49 @@ def _examples(found: list[list[Any]]) -> str:
 
 def _read(
     pipeline: Pipeline,
-    settings: Settings,
-    fields: dict[str, str | float | None],
+    entities: Sequence[dict[str, str | float | None]],
     at_ms: int | None,
+    features: list[str] | None,
     ask_all: bool,
-) -> dict[str, dict[str, Any]]:
+) -> list[dict[str, Any]]:
+    """One report an entity, in their order. Entities that name the same fields are read together."""
     from dataclasses import asdict
 
-    from features.reader import FeatureReader, ReadError
-    from features.redis_store import RedisStore
-    from features.store import StoreUnavailable
-    from streams.cli.servers import find_redis, not_running
-    from streams.errors import UsageError, WeirError
-    from streams.event import integer_fields
+    from features.reader import Unreadable
+    from streams.online import BlockingFeatureReader, ReadError
 
-    url = find_redis(settings)
-    if url is None:
-        raise not_running(settings, "redis")
-    partitions = _partitions(pipeline, settings)
-    store = RedisStore(url, pipeline.name)
-    reader = FeatureReader(
-        pipeline.spec,
-        store,
-        key=pipeline.lead.key,
-        partitions=partitions,
-        partitioner=pipeline.lead.partitioner,
-        floats={f.name for f in pipeline.lead.stream.fields} - integer_fields(pipeline.lead.event),
-    )
-    try:
-        readings = reader.read_once(fields, at_ms, ask_all=ask_all)
-    except ReadError as error:
-        raise UsageError(str(error)) from error
-    except StoreUnavailable as error:
-        raise WeirError(str(error)) from error
-    return {name: asdict(reading) for name, reading in readings.items()}
+    at_ms = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+    found: dict[int, dict[str, Any]] = {}
+    with BlockingFeatureReader(pipeline) as reader:
+        for fields in dict.fromkeys(frozenset(entity) for entity in entities):
+            places = [place for place, entity in enumerate(entities) if entity.keys() == fields]
+            some = [entities[place] for place in places]
+            try:
+                readings = reader.read(some, at=at_ms, features=features, ask_all=ask_all)
+            except Unreadable as error:
+                raise WeirError(str(error)) from error
+            except ReadError as error:
+                raise UsageError(str(error)) from error
+            ages = readings.checkpoint_ages_s(time.time_ns() // 1_000_000)
+            for place, one, age_s in zip(places, readings, ages, strict=True):
+                found[place] = {
+                    "entity": entities[place],
+                    "at": readings.at_ms,
+                    "checkpoint_age_s": age_s,
+                    "features": {name: asdict(reading) for name, reading in one.items()},
+                }
+    return [found[place] for place in range(len(entities))]
+
+
+def _shown(found: dict[str, Any]) -> str:
+    name = ", ".join(f"{field}={value}" for field, value in found["entity"].items())
+    age_s = found["checkpoint_age_s"]
+    written = "" if age_s is None else f" (written by the worker {age_s:.1f} s ago)"
+    rows = [
+        (name, _short(one["value"]), one["state"], _short(one["age_s"]), _utc(one["newest_ms"]))
+        for name, one in found["features"].items()
+    ]
+    return f"{name}{written}\n" + table(("feature", "value", "", "age s", "newest event, or its pane's start"), rows)
 
 
 def _short(value: float | None) -> str:
@@ -182,21 +259,3 @@ def _short(value: float | None) -> str:
 
 def _utc(time_ms: int | None) -> str:
     return "" if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _partitions(pipeline: Pipeline, settings: Settings) -> int:
-    from confluent_kafka.admin import AdminClient
-
-    from streams.cli.servers import find_broker, not_running
-    from streams.errors import WeirError
-    from streams.kafka import client_config, partition_counts
-
-    broker = find_broker(settings)
-    if broker is None:
-        raise not_running(settings, "broker")
-    topic = pipeline.lead.topic
-    admin = AdminClient(client_config(settings, broker, "weir-features", lambda _: None))
-    count = partition_counts(admin, [topic], embedded=settings.embedded_broker)[topic]
-    if not count:
-        raise WeirError(f"topic {topic} does not exist on {broker}")
-    return count

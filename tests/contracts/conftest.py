@@ -15,7 +15,10 @@ import pytest_asyncio
 from features.memory_store import MemoryStore
 from features.redis_store import RedisStore
 from features.store import Store
+from tests.redis_cluster import Cluster
 from tests.redis_server import KINDS, RedisServer
+
+SHARED = (*KINDS, "cluster")
 
 
 class Backing(Protocol):
@@ -53,13 +56,14 @@ class MemoryBacking:
 
 
 class ServerBacking:
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | Cluster) -> None:
         self.server = server
         self.pipeline = f"fraud-{uuid.uuid4().hex[:8]}"
         self._stores: list[Store] = []
 
     def store(self, **options: Any) -> RedisStore:
-        store = RedisStore(self.server.url, self.pipeline, **options)
+        patient = {"connect_timeout_s": 10.0, "command_timeout_s": 10.0}
+        store = RedisStore(self.server.url, self.pipeline, **{**patient, **options})
         self._stores.append(store)
         return store
 
@@ -69,8 +73,7 @@ class ServerBacking:
 
     def snapshot(self) -> Any:
         with self.server.admin() as admin:
-            keys: Any = admin.keys()
-            return {key: admin.dump(key) for key in keys}
+            return {key: admin.dump(key) for key in self.server.all_keys()}
 
     def restore(self, snapshot: Any) -> None:
         self.wipe()
@@ -84,20 +87,21 @@ class ServerBacking:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RedisServer]]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RedisServer | Cluster]]:
     """The server of a kind, which all tests share; each test has a pipeline of its own."""
     with ExitStack() as running:
 
         @cache
-        def server(kind: str) -> RedisServer:
-            return running.enter_context(RedisServer(kind, tmp_path_factory.mktemp(kind)))
+        def server(kind: str) -> RedisServer | Cluster:
+            folder = tmp_path_factory.mktemp(kind)
+            return running.enter_context(Cluster(folder) if kind == "cluster" else RedisServer(kind, folder))
 
         yield server
 
 
-@pytest_asyncio.fixture(params=["memory", *KINDS])
+@pytest_asyncio.fixture(params=["memory", *SHARED])
 async def backing(
-    request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]
+    request: pytest.FixtureRequest, servers: Callable[[str], RedisServer | Cluster]
 ) -> AsyncIterator[MemoryBacking | ServerBacking]:
     """Every implementation."""
     found = MemoryBacking() if request.param == "memory" else ServerBacking(servers(request.param))
@@ -105,9 +109,9 @@ async def backing(
     await found.close()
 
 
-@pytest_asyncio.fixture(params=KINDS)
+@pytest_asyncio.fixture(params=SHARED)
 async def shared(
-    request: pytest.FixtureRequest, servers: Callable[[str], RedisServer]
+    request: pytest.FixtureRequest, servers: Callable[[str], RedisServer | Cluster]
 ) -> AsyncIterator[ServerBacking]:
     """Every server, shared with other tests."""
     found = ServerBacking(servers(request.param))

@@ -114,13 +114,13 @@ class DictStore:
         self.metas[partition] = replace(follows, vector=vector)
         return self.metas[partition]
 
-    async def claim(self, partition: int) -> tuple[int, Meta | None]:
+    async def claim(self, partition: int, partitions: int = 0) -> tuple[int, Meta | None]:
         raise NotImplementedError
 
     async def begin(self, partition: int, meta: Meta) -> None:
         raise NotImplementedError
 
-    async def read(self, wanted: Wanted) -> dict[int, Found]:
+    async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
         raise NotImplementedError
 
     async def close(self) -> None:

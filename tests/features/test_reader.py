@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from features.engine import FeatureEngine, Features
 from features.memory_store import MemoryStore
 from features.partitioner import partition_of
-from features.reader import FeatureReader, ReadError, Reading
+from features.reader import FieldValue, ReadError, StateReader, Unreadable
+from features.readings import Reading, State
 from features.round import Segment, StreamColumns
 from features.spec import Aggregate, FeatureSpec, Field, Op, Stream
 from features.store import Meta, Store
@@ -64,9 +65,19 @@ async def streamed(events: list[Event], *, partition: int, spec: FeatureSpec = S
 
 async def features_of(events: list[Event], store: Store, partition: int, spec: FeatureSpec) -> Features:
     """What a worker computes of `events`, and writes to `store`."""
-    epoch, _ = await store.claim(partition)
+    epoch, _ = await store.claim(partition, 12)
     meta = Meta(epoch, epoch, spec.state_hash, (0,))
     await store.begin(partition, meta)
+    engine, features = await engine_of(events, store, partition, meta, spec)
+    for checkpoint in engine.snapshot({partition: (len(events),)}):
+        await store.write(partition, checkpoint.follows, checkpoint.vector, checkpoint.rows)
+    return features
+
+
+async def engine_of(
+    events: list[Event], store: Store, partition: int, meta: Meta, spec: FeatureSpec = SPEC
+) -> tuple[FeatureEngine, Features]:
+    """A worker's engine that has computed `events`, and what it computed."""
     engine = FeatureEngine(spec, store)
     engine.own(partition, meta)
     n = len(events)
@@ -84,18 +95,26 @@ async def features_of(events: list[Event], store: Store, partition: int, spec: F
     )
     arrived = (columns,)
     await engine.load(arrived)
-    features = engine.process(arrived)
-    for checkpoint in engine.snapshot({partition: (n,)}):
-        await store.write(partition, checkpoint.follows, checkpoint.vector, checkpoint.rows)
-    return features
+    return engine, engine.process(arrived)
 
 
 def of_user(user: str, partitions: int = 12) -> int:
     return partition_of(user.encode(), partitions, "crc32")
 
 
-def reader(store: MemoryStore, spec: FeatureSpec = SPEC) -> FeatureReader:
-    return FeatureReader(spec, store, key="user", partitions=12)
+def reader(store: MemoryStore, spec: FeatureSpec = SPEC) -> StateReader:
+    return StateReader(spec, store, key="user", partitions=12)
+
+
+async def read(
+    asked: StateReader, entity: dict[str, FieldValue], at_ms: int | None = None, **options: bool
+) -> dict[str, Reading]:
+    """The readings of one entity."""
+    return (await asked.read([entity], at_ms, **options))[0]
+
+
+def at(value: float | None, state: State, newest_ms: int | None, now_ms: int) -> Reading:
+    return Reading(value, state, newest_ms, None if newest_ms is None else (now_ms - newest_ms) / 1000)
 
 
 EVENTS: list[Event] = [
@@ -107,14 +126,14 @@ EVENTS: list[Event] = [
 
 async def test_values_are_those_of_the_time_of_reading() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
-    found = await reader(store).read({"user": "ann"}, T + 12 * MINUTE)
+    found = await read(reader(store), {"user": "ann"}, T + 12 * MINUTE)
     newest = T + 10 * MINUTE
     assert found == {
-        "user_count_1h": Reading(3.0, "present", newest),
-        "user_sum_3h": Reading(40.0, "present", newest),
-        "user_mean_1h": Reading(20.0, "present", newest),
-        "user_last": Reading(30.0, "present", newest),
-        "user_since_last": Reading(120.0, "present", newest),
+        "user_count_1h": at(3.0, "present", newest, T + 12 * MINUTE),
+        "user_sum_3h": at(40.0, "present", newest, T + 12 * MINUTE),
+        "user_mean_1h": at(20.0, "present", newest, T + 12 * MINUTE),
+        "user_last": at(30.0, "present", newest, T + 12 * MINUTE),
+        "user_since_last": at(120.0, "present", newest, T + 12 * MINUTE),
     }
 
 
@@ -123,7 +142,7 @@ async def test_a_reading_is_what_an_event_at_that_time_would_get() -> None:
         time = T + minutes * MINUTE
         asked: Event = (time, "ann", "baker", 7, None)
         store = await streamed(EVENTS, partition=of_user("ann"))
-        found = await reader(store).read({"user": "ann", "merchant": "baker", "shop": 7}, time)
+        found = await read(reader(store), {"user": "ann", "merchant": "baker", "shop": 7}, time)
         features = await features_of([*EVENTS, asked], MemoryStore(), of_user("ann"), SPEC)
         np.testing.assert_array_equal(
             [np.nan if r.value is None else r.value for r in found.values()], features.aggregates[-1]
@@ -133,13 +152,13 @@ async def test_a_reading_is_what_an_event_at_that_time_would_get() -> None:
 async def test_windows_lose_their_events_pane_by_pane_as_time_passes() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
     for minutes, count in [(0, 1), (10, 3), (59, 3), (60, 2), (69, 2)]:
-        reading = (await reader(store).read({"user": "ann"}, T + minutes * MINUTE))["user_count_1h"]
+        reading = (await read(reader(store), {"user": "ann"}, T + minutes * MINUTE))["user_count_1h"]
         assert (reading.value, reading.state) == (count, "present"), minutes
 
 
 async def test_what_has_expired_is_never_present() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
-    found = await reader(store).read({"user": "ann"}, T + 70 * MINUTE)
+    found = await read(reader(store), {"user": "ann"}, T + 70 * MINUTE)
     assert {name: (r.value, r.state) for name, r in found.items()} == {
         "user_count_1h": (0.0, "expired"),
         "user_sum_3h": (40.0, "present"),
@@ -147,59 +166,84 @@ async def test_what_has_expired_is_never_present() -> None:
         "user_last": (None, "expired"),
         "user_since_last": (None, "expired"),
     }
-    found = await reader(store).read({"user": "ann"})  # now: years later
+    found = await read(reader(store), {"user": "ann"})  # now: years later
     assert {r.state for r in found.values()} == {"expired"}
 
 
 async def test_an_entity_never_seen_is_missing() -> None:
     store = await streamed(EVENTS, partition=of_user("bob"))
-    for user in ("bob", "ann"):  # bob's partition has a meta, ann's has none
-        found = await reader(store).read({"user": user}, T)
-        assert {r.state for r in found.values()} == {"missing"}
-        assert found["user_count_1h"] == Reading(0.0, "missing", None)
-        assert found["user_last"].value is None
+    found = await read(reader(store), {"user": "bob"}, T)
+    assert {r.state for r in found.values()} == {"missing"}
+    assert found["user_count_1h"] == Reading(0.0, "missing", None, None)
+    assert found["user_last"].value is None
+
+
+async def test_of_a_partition_that_no_worker_has_begun_nothing_is_known() -> None:
+    store = await streamed(EVENTS, partition=of_user("bob"))
+    found = await read(reader(store), {"user": "ann"}, T)
+    assert set(found.values()) == {Reading(None, "rebuilding", None, None)}
+
+
+async def test_while_a_partition_is_rebuilt_rows_that_are_not_there_yet_are_not_missing() -> None:
+    store, partition = await streamed(EVENTS, partition=of_user("ann")), of_user("ann")
+    asked = reader(store)
+    assert (await read(asked, {"user": "ann"}, T + 12 * MINUTE))["user_count_1h"].state == "present"
+    epoch, _ = await store.claim(partition)
+    meta = Meta(epoch, epoch, SPEC.state_hash, (0,), until=(3,))
+    await store.begin(partition, meta)
+    found = await read(asked, {"user": "ann"}, T + 12 * MINUTE)
+    assert set(found.values()) == {Reading(None, "rebuilding", None, None)}
+    assert (await asked.read([{"user": "ann"}], T)).written[0] > 0
+    engine, _ = await engine_of(EVENTS, store, partition, meta)
+    for half in engine.snapshot({partition: (2,)}):  # a row that is not as far as it was
+        meta = await store.write(partition, meta, (2,), half.rows)
+    assert (await read(asked, {"user": "ann"}, T + 12 * MINUTE))["user_count_1h"].state == "rebuilding"
+    meta = await store.write(partition, meta, (3,), [])
+    stranger = next(name for name in map(str, range(1000)) if of_user(name) == partition)
+    assert {r.state for r in (await read(asked, {"user": stranger}, T)).values()} == {"missing"}
 
 
 async def test_what_the_store_cannot_know_of_the_past_is_missing() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
-    found = await reader(store).read({"user": "ann"}, T - 60 * MINUTE)
+    found = await read(reader(store), {"user": "ann"}, T - 60 * MINUTE)
     assert found["user_count_1h"].state == found["user_since_last"].state == "missing"
 
 
 async def test_a_field_that_was_always_null_is_missing_though_its_events_count() -> None:
     store = await streamed([(T, "ann", None, 7, None)], partition=of_user("ann"))
-    found = await reader(store).read({"user": "ann"}, T)
+    found = await read(reader(store), {"user": "ann"}, T)
     assert found["user_count_1h"].value == 1.0
     assert found["user_mean_1h"].state == found["user_last"].state == "missing"
 
 
 async def test_composite_and_numeric_entities_are_read_from_text_and_from_numbers() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
-    found = await reader(store).read({"user": "ann", "merchant": "baker", "shop": 7}, T + 12 * MINUTE)
+    found = await read(reader(store), {"user": "ann", "merchant": "baker", "shop": 7}, T + 12 * MINUTE)
     assert list(found) == list(SPEC.names)
     assert found["user_merchant_count_1h"].value == 2.0
     assert found["user_shop_sum_1h"].value == 40.0
-    assert (await reader(store).read({"user": "ann", "shop": "7"}, T))["user_shop_sum_1h"].value == 10.0
+    assert (await read(reader(store), {"user": "ann", "shop": "7"}, T))["user_shop_sum_1h"].value == 10.0
 
 
 async def test_a_row_in_an_unexpected_partition_is_found_by_asking_all() -> None:
     store = await streamed(EVENTS, partition=(of_user("ann") + 1) % 12)
-    assert (await reader(store).read({"user": "ann"}, T))["user_count_1h"].state == "missing"
-    assert (await reader(store).read({"user": "ann"}, T, ask_all=True))["user_count_1h"].value == 1.0
+    await begun(store, of_user("ann"), 12)
+    assert (await read(reader(store), {"user": "ann"}, T))["user_count_1h"].state == "missing"
+    assert (await read(reader(store), {"user": "ann"}, T, ask_all=True))["user_count_1h"].value == 1.0
 
 
 async def test_of_rows_in_several_partitions_the_newest_counts() -> None:
     store = await streamed(EVENTS, partition=3)
     other = await streamed([(T + 20 * MINUTE, "ann", None, 7, 5.0)], partition=4)
     store._partitions |= other._partitions
-    found = await reader(store).read({"user": "ann"}, T + 20 * MINUTE, ask_all=True)
-    assert found["user_last"] == Reading(5.0, "present", T + 20 * MINUTE)
+    found = await read(reader(store), {"user": "ann"}, T + 20 * MINUTE, ask_all=True)
+    assert found["user_last"] == at(5.0, "present", T + 20 * MINUTE, T + 20 * MINUTE)
 
 
 async def test_without_the_sources_key_all_partitions_are_asked() -> None:
     spec = FeatureSpec((PAYMENTS,), (aggregate("count", "1h", ("merchant",)),))
     store = await streamed(EVENTS, partition=5, spec=spec)
-    assert (await reader(store, spec).read({"merchant": "baker"}, T + 10 * MINUTE))[
+    assert (await read(reader(store, spec), {"merchant": "baker"}, T + 10 * MINUTE))[
         "merchant_count_1h"
     ].value == 2.0
 
@@ -207,8 +251,8 @@ async def test_without_the_sources_key_all_partitions_are_asked() -> None:
 async def test_the_state_of_another_spec_is_not_read() -> None:
     store = await streamed(EVENTS, partition=of_user("ann"))
     other = replace(SPEC, features=SPEC.features[:2])
-    with pytest.raises(ReadError, match=SPEC.state_hash):
-        await reader(store, other).read({"user": "ann"}, T)
+    with pytest.raises(Unreadable, match=SPEC.state_hash):
+        await read(reader(store, other), {"user": "ann"}, T)
 
 
 @pytest.mark.parametrize(
@@ -220,37 +264,129 @@ async def test_the_state_of_another_spec_is_not_read() -> None:
         ({"usr": "ann"}, "field usr"),
         ({"user": "ann", "shop": "seven"}, "not a number"),
         ({"user": "ann", "shop": 10**400}, "not a number"),
+        ({"user": "ann", "shop": "nan"}, "NaN names no entity"),
+        ({"user": True}, "bool names no entity"),
+        ({"user": ["ann"]}, "list names no entity"),
     ],
 )
 async def test_a_question_that_cannot_be_answered_says_the_mend(
-    fields: dict[str, str | float | None], said: str
+    fields: Any, said: str
 ) -> None:
     with pytest.raises(ReadError, match=said):
-        await reader(MemoryStore()).read(fields, T)
-
-
-def test_a_command_line_reads_without_a_loop_of_its_own() -> None:
-    store = asyncio.run(streamed(EVENTS, partition=of_user("ann")))
-    assert reader(store).read_once({"user": "ann"}, T)["user_count_1h"].value == 1.0
+        await read(reader(MemoryStore()), fields, T)
 
 
 async def test_an_id_of_64_bits_reads_its_own_entity() -> None:
     near, asked = 1745678901234567890, 1745678901234567891
     store = await streamed([(T, "ann", None, near, 1.0), (T, "ann", None, asked, 2.0)], partition=of_user("ann"))
     for shop in (asked, str(asked)):
-        found = await reader(store).read({"user": "ann", "shop": shop}, T)
+        found = await read(reader(store), {"user": "ann", "shop": shop}, T)
         assert found["user_shop_sum_1h"].value == 2.0
 
 
 async def test_a_number_names_the_entity_that_the_worker_makes_of_it() -> None:
     store = await streamed([(T, "ann", None, 7.0, 1.0), (T, "ann", None, 2.5, 2.0)], partition=of_user("ann"))
     for shop, total in ((7, 1.0), ("7.0", 1.0), ("7", 1.0), (2.5, 2.0), ("2.5", 2.0)):
-        found = await reader(store).read({"user": "ann", "shop": shop}, T)
+        found = await read(reader(store), {"user": "ann", "shop": shop}, T)
         assert found["user_shop_sum_1h"].value == total, shop
 
 
 async def test_an_id_that_events_have_as_a_float_is_read_as_one() -> None:
     asked = 1745678901234567891
     store = await streamed([(T, "ann", None, float(asked), 1.0)], partition=of_user("ann"))
-    floats = FeatureReader(SPEC, store, key="user", partitions=12, floats={"shop"})
-    assert (await floats.read({"user": "ann", "shop": str(asked)}, T))["user_shop_sum_1h"].value == 1.0
+    floats = StateReader(SPEC, store, key="user", partitions=12, floats={"shop"})
+    assert (await read(floats, {"user": "ann", "shop": str(asked)}, T))["user_shop_sum_1h"].value == 1.0
+
+
+async def test_a_batch_reads_each_entity_as_it_would_be_read_alone() -> None:
+    store = MemoryStore()
+    users = [f"user-{n}" for n in range(40)]
+    for partition in range(12):
+        mine = [u for u in users[:30] if of_user(u) == partition]
+        events: list[Event] = [
+            (T + n * MINUTE, user, "baker", 7, float(n)) for n in range(20) for user in mine[n % 3 :]
+        ]
+        await features_of(events, store, partition, SPEC)
+    asked = reader(store)
+    batch = [{"user": user, "merchant": "baker"} for user in [*reversed(users), users[0]]]
+    now = T + 61 * MINUTE
+    together = await asked.read(batch, now)
+    assert list(together) == [(await asked.read([entity], now))[0] for entity in batch]
+    assert {r.state for row in together for r in row.values()} == {"present", "expired", "missing"}
+
+
+async def test_only_the_features_asked_for_are_read_in_the_order_asked() -> None:
+    store = await streamed(EVENTS, partition=of_user("ann"))
+    names = ["user_last", "user_count_1h"]
+    found = await reader(store).read([{"user": "ann", "merchant": "baker"}], T + 12 * MINUTE, names)
+    assert found.names == tuple(names)
+    assert found.groups == (("user",), ("user",))
+    assert found.values.tolist() == [[30.0, 3.0]]
+    assert found.ages_s.tolist() == [[120.0, 120.0]]
+
+
+@pytest.mark.parametrize(
+    ("entities", "features", "field", "said"),
+    [
+        ([{"user": "ann"}, {"user": "bob", "shop": 7}], None, r"entities[1]", "of one kind at a time"),
+        ([{"user": "ann"}, {"user": None}], None, "entities[1].user", "null names no entity"),
+        ([{"user": "ann", "shop": 1}, {"user": "bob", "shop": "x"}], None, "entities[1].shop", "not a number"),
+        ([{"user": "ann"}], ["user_count_2h"], "features[0]", "none of that name"),
+        ([{"user": "ann"}], ["user_last", "user_shop_sum_1h"], "features[1]", r"is of \(user, shop\)"),
+        ([{"user": "ann"}] * 10_001, None, "entities", "at most 10,000"),
+    ],
+)
+async def test_a_batch_that_cannot_be_answered_names_the_place(
+    entities: Any, features: list[str] | None, field: str, said: str
+) -> None:
+    with pytest.raises(ReadError, match=said) as caught:
+        await reader(MemoryStore()).read(entities, T, features)
+    assert caught.value.field == field
+
+
+async def test_a_search_in_all_partitions_is_bounded() -> None:
+    with pytest.raises(ReadError, match="120,000 rows would be looked for"):
+        await reader(MemoryStore()).read([{"user": "ann"}] * 10_000, T, ask_all=True)
+
+
+async def test_a_time_that_is_none_is_refused() -> None:
+    for time in (2**60, -(2**60)):
+        with pytest.raises(ReadError, match="is no time"):
+            await reader(MemoryStore()).read([{"user": "ann"}], time)
+
+
+async def test_no_entities_have_no_readings() -> None:
+    found = await reader(MemoryStore()).read([], T)
+    assert len(found) == 0
+    assert found.values.shape == (0, 0)
+
+
+async def test_the_number_of_partitions_is_what_the_worker_noted() -> None:
+    store = await streamed(EVENTS, partition=of_user("ann"))
+    asked = StateReader(SPEC, store, key="user")
+    with pytest.raises(Unreadable, match="start one"):  # nobody has begun partition 0
+        await asked.read([{"user": "ann"}], T)
+    await begun(store, 0, 12)
+    assert (await read(asked, {"user": "ann"}, T + 12 * MINUTE))["user_count_1h"].value == 3.0
+    assert asked.partitions == 12
+
+
+async def test_a_topic_that_has_grown_is_noticed_where_a_partition_says_so() -> None:
+    user = next(name for name in map(str, range(1000)) if (of_user(name, 3), of_user(name, 24)) == (2, 14))
+    store = MemoryStore()
+    for partition in range(3):
+        await begun(store, partition, 3)
+    seconds = [0.0]
+    asked = StateReader(SPEC, store, key="user", monotonic_s=lambda: seconds[0])
+    assert (await read(asked, {"user": user}, T))["user_last"].state == "missing"
+    await features_of([(T, user, None, 7, 5.0)], store, 14, SPEC)
+    await store.claim(2, 24)
+    seconds[0] = 60.0
+    assert (await read(asked, {"user": user}, T))["user_last"].value == 5.0
+    assert asked.partitions == 24
+
+
+async def begun(store: Store, partition: int, partitions: int) -> None:
+    """A partition with an owner, and without rows."""
+    epoch, _ = await store.claim(partition, partitions)
+    await store.begin(partition, Meta(epoch, epoch, SPEC.state_hash, (0,)))

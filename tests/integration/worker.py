@@ -35,12 +35,12 @@ class Servers:
 class Worker:
     """One `weir worker PIPELINE`. As a context manager it is started, and killed if it still runs at the end.
 
-    role: the command, if not worker. settings: WEIR_ and OTEL_ variables, by their whole name.
+    role: the command, if not worker, such as "features serve". settings: WEIR_ and OTEL_ variables, by whole name.
     """
 
     def __init__(self, pipeline: Path, servers: Servers, *, role: str = "worker", **settings: str) -> None:
-        self._command = [sys.executable, "-m", "streams.cli", role, str(pipeline)]
-        self._url = f"http://127.0.0.1:{(port := _free_port())}"
+        self._command = [sys.executable, "-m", "streams.cli", *role.split(), str(pipeline)]
+        self.url = f"http://127.0.0.1:{(port := _free_port())}"
         self._log = servers.data_dir / f"worker-{port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "OTEL_"))}
         self._environment = {
@@ -85,7 +85,7 @@ class Worker:
     def get(self, path: str) -> tuple[int, Any]:
         """HTTP status and JSON; (0, None) where nothing listens."""
         try:
-            with urllib.request.urlopen(self._url + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -109,7 +109,7 @@ class Worker:
 
     def metric(self, name: str) -> float:
         """Sum of a metric over its labels."""
-        with urllib.request.urlopen(self._url + "/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(self.url + "/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         values = [line.rsplit(" ", 1)[1] for line in lines if line.split("{")[0].split(" ")[0] == name]
         return sum(map(float, values))

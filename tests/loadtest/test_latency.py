@@ -198,8 +198,10 @@ def test_a_system_that_stands_for_a_second_is_late_for_all_that_was_due_in_it(ka
 
 def test_options_of_another_mode_and_rates_that_are_none_are_wrong_use() -> None:
     for arguments, said in (
-        (["latency", "--records", "2000"], "--records is for `weir bench peak, monitor, scale, catchup, backfill`, not for "
-            "latency"),
+        (
+            ["latency", "--records", "2000"],
+            "--records is for `weir bench peak, monitor, scale, catchup, backfill`, not for latency",
+        ),
         (["--rate", "100"], "--rate is for `weir bench latency, recovery, soak, catchup`, not for peak"),
         (["soak", "--rate", "2000,3000"], "--rate: one number here"),
         (["recovery", "--broker", "localhost:9092"], "--broker is for `weir bench peak, latency`, not for recovery"),

@@ -6,6 +6,7 @@ import pytest
 
 from monitors.join import Label
 from monitors.join_store import JoinStateLost, JoinStateTaken, JoinStore, JoinStoreAway, Segment
+from tests.redis_cluster import Cluster
 from tests.redis_server import RedisServer
 
 TTL_MS = 60_000
@@ -124,3 +125,24 @@ def test_what_cannot_be_read_is_not_there(store: JoinStore, redis_server: RedisS
         else:
             admin.set(key, b"rubbish")
     assert store.load("ab", 1) is None
+
+
+def test_of_a_cluster_the_node_that_has_the_keys_is_found_and_found_again_when_they_move(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        stores = [JoinStore(cluster.urls, f"shop{number}", TTL_MS) for number in range(6)]
+        for number, store in enumerate(stores):
+            store.write("ab", 1, b"one", segment(str(number)))
+        key = b"weir:{shop0:monitor}:head:ab"
+        before = cluster.node_of(key)
+        cluster.move(key, next(node for node in cluster.nodes if node is not before))
+        with pytest.raises(JoinStoreAway, match="MOVED"):
+            stores[0].write("ab", 2, b"two", Segment())
+        stores[0].write("ab", 2, b"two", Segment())
+        for number, store in enumerate(stores):
+            loaded = store.load("ab", 2 if number == 0 else 1)
+            assert loaded is not None
+            assert loaded.segments == [(1, segment(str(number)))]
+            store.close()
+        assert len({cluster.node_of(f"weir:{{shop{n}:monitor}}:head:ab".encode()) for n in range(6)}) > 1

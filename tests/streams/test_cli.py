@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -194,17 +195,58 @@ def test_an_entity_must_be_written_as_field_and_value() -> None:
     assert (found.exit_code, found.stderr) == (2, "'u1': write FIELD=VALUE, for example user_id=…\n")
 
 
-def test_an_entity_that_was_never_seen_reads_as_missing() -> None:
+def test_entities_are_read_once_a_worker_has_begun_their_partitions() -> None:
     from streams.embedded import start_embedded
 
-    with start_embedded(Path(".weir")):
-        found = report("features", "read", PAYMENTS, "user_id=u1")
+    with start_embedded(Path(".weir")) as pair:
+        early = weir("features", "read", PAYMENTS, "user_id=u1")
         wrong = weir("features", "read", PAYMENTS, "merchant=m1")
-    assert found["entity"] == {"user_id": "u1"}
-    assert found["features"]["user_id_count_1h"] == {"value": 0.0, "state": "missing", "newest_ms": None}
-    assert found["features"]["user_id_mean_amount_1h"]["value"] is None
-    assert wrong.exit_code == 2
+        asyncio.run(begin(pair.redis_url, PAYMENTS, partitions=2))
+        found = report("features", "read", PAYMENTS, "user_id=u1")
+        asked = ["--entity", "user_id=u1", "--entity", "user_id=u2", "--at", "1970-01-01T00:00:01Z"]
+        two = report("features", "read", PAYMENTS, *asked, "--feature", "user_id_count_1h")
+        table = weir("features", "read", PAYMENTS, "--entity", "user_id=u1").stdout
+    assert (early.exit_code, wrong.exit_code) == (1, 2)
+    assert early.stderr == "no worker of this pipeline has stored features yet: start one, or wait for it\n"
     assert wrong.stderr.startswith("field merchant: no feature is grouped by it")
+    assert found["entity"] == {"user_id": "u1"}
+    missing = {"value": 0.0, "state": "missing", "newest_ms": None, "age_s": None}
+    assert found["features"]["user_id_count_1h"] == missing
+    assert found["features"]["user_id_mean_amount_1h"]["value"] is None
+    assert two["at"] == 1000
+    assert [(one["entity"], one["features"]) for one in two["entities"]] == [
+        ({"user_id": user}, {"user_id_count_1h": missing}) for user in ("u1", "u2")
+    ]
+    assert two["entities"][0]["checkpoint_age_s"] >= 0
+    assert table.startswith("user_id=u1 (written by the worker ")
+
+
+async def begin(url: str, pipeline: str, *, partitions: int) -> None:
+    """Partitions as a worker begins them, without rows."""
+    from features.redis_store import RedisStore
+    from features.store import Meta
+
+    loaded = load_pipeline(pipeline)
+    store = RedisStore(url, loaded.name)
+    for partition in range(partitions):
+        epoch, _ = await store.claim(partition, partitions)
+        await store.begin(partition, Meta(epoch, epoch, loaded.spec.state_hash, (0,)))
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "no entity: add --entity user_id=…"),
+        (("--entity", "user_id"), "'user_id': write FIELD=VALUE"),
+        (("--entity", "user_id=1,user_id=2"), "user_id is there already; write --entity once for each"),
+        (("user_id=1", "--at", "yesterday"), "--at yesterday: write ms since 1970"),
+    ],
+)
+def test_a_read_that_cannot_be_understood_says_the_mend(options: tuple[str, ...], said: str) -> None:
+    found = weir("features", "read", PAYMENTS, *options)
+    assert found.exit_code == 2
+    assert said in found.stderr
 
 
 # models
