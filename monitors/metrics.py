@@ -147,6 +147,7 @@ METRICS: tuple[Row, ...] = (
             "Values of a sampled key that were computed again from its events alone"),
         Row("weir_parity_mismatches_total", "counter", ("feature",), "values",
             "Of these, values that were served otherwise; always 0 unless state was spoilt"),
+    ),
     *_group("Online features",
         Row("weir_feature_requests_total", "counter", ("status",), "requests",
             "Requests to POST /features, by the HTTP status of the answer; 499: the client left"),
