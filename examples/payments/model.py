@@ -30,16 +30,17 @@ _TYPICAL = np.array([45, 500, 7, 120, 320, 5400, 45, 45], np.float32)
 _SPREAD = np.array([60, 500, 3, 60, 250, 3000, 30, 15], np.float32)
 
 
-def build(seed: int = 7) -> ModelProto:
-    """An ONNX model: `features` float32 [n, 8], NaN where missing → `score` float32 [n] in (0, 1).
+def build(seed: int = 7, hidden: tuple[int, int] = (64, 32), more: int = 0) -> ModelProto:
+    """An ONNX model: `features` float32 [n, 8 + more], NaN where missing → `score` float32 [n] in (0, 1).
 
-    A missing feature counts as its typical value.
+    A missing feature counts as its typical value. hidden: units of its layers. more: inputs beyond `FEATURES`, each of
+    the scale of an amount.
     """
     draw = np.random.default_rng(seed)
-    sizes = (len(FEATURES), 64, 32, 1)
+    sizes = (len(FEATURES) + more, *hidden, 1)
     weights: dict[str, np.ndarray] = {
-        "typical": _TYPICAL,
-        "spread": _SPREAD,
+        "typical": np.append(_TYPICAL, np.full(more, _TYPICAL[0])),
+        "spread": np.append(_SPREAD, np.full(more, _SPREAD[0])),
         "low": np.array(-4, np.float32),
         "high": np.array(4, np.float32),
         "last_axis": np.array([1], np.int64),
@@ -65,7 +66,7 @@ def build(seed: int = 7) -> ModelProto:
     graph = helper.make_graph(
         nodes,
         "payments",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(FEATURES)])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", sizes[0]])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
@@ -74,9 +75,9 @@ def build(seed: int = 7) -> ModelProto:
     return model
 
 
-def write(path: Path, seed: int = 7) -> Path:
+def write(path: Path, seed: int = 7, hidden: tuple[int, int] = (64, 32), more: int = 0) -> Path:
     """Writes the model to `path` and returns it."""
-    path.write_bytes(build(seed).SerializeToString(deterministic=True))
+    path.write_bytes(build(seed, hidden, more).SerializeToString(deterministic=True))
     return path
 
 
