@@ -123,7 +123,8 @@ def run(
     with worktree(rev) as tree:
         commit = _git("-C", str(tree), "rev-parse", "HEAD")
         systems = tuple(
-            System(name, partial(_worker, code, guarantee)) for name, code in ((REV, tree), (NOW, _ROOT))
+            System(name, partial(_worker, code, spec_hash(code), guarantee))
+            for name, code in ((REV, tree), (NOW, _ROOT))
         )
         found = Bench(records, rounds, partitions, systems, broker).measured(say)
     return Comparison(
@@ -145,9 +146,9 @@ def worktree(rev: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _worker(code: Path, guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
-    """The worker of `code`, whose features have the champion that fits them; its data folder is its own."""
-    deploy(task.broker, task.model, spec_hash(code))
+def _worker(code: Path, features: str, guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
+    """The worker of `code`, with a champion for its `features`, a spec hash; its data folder is its own."""
+    deploy(task.broker, task.model, features)
     work = task.work / (REV if code != _ROOT else NOW)
     work.mkdir(exist_ok=True)
     with weir(guarantee, task._replace(work=work), code) as process:

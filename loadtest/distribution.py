@@ -69,6 +69,8 @@ def chart(title: str, series: Sequence[tuple[str, np.ndarray]]) -> str:
         nines = max(1, math.ceil(math.log10(max(step.count for step in found))))
         parts += _axes(low, high, nines)
         for colour, (_, rising) in zip(_colours(len(drawn)), drawn, strict=True):
+            if not rising:
+                continue
             # the last step lies at infinity: it is drawn where the number of its values puts it
             points = [(min(_nines(s), math.log10(max(s.count, 1)), nines), s.value) for s in rising]
             path = "L".join(f"{_x(n, nines):.1f} {_y(value, low, high):.1f}" for n, value in points)

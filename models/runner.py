@@ -228,5 +228,7 @@ def _session(graph: bytes, threads: int, providers: Sequence[str] = ()) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; the log would only repeat them on stderr
+    if providers:  # no fallback: who asks for one wants to know
+        return ort.InferenceSession(graph, options, providers=list(providers), enable_fallback=0)
     there = available_providers()
-    return ort.InferenceSession(graph, options, providers=list(providers) or [p for p in (CUDA, CPU) if p in there])
+    return ort.InferenceSession(graph, options, providers=[p for p in (CUDA, CPU) if p in there])

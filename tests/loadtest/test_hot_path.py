@@ -54,7 +54,7 @@ def test_an_object_more_per_record_is_seen_in_its_stage_and_no_other(
         kept: list[Any] = []
 
         def work(batch: Any) -> Any:
-            kept.extend(bytes(value) + b" " for value in batch.values)
+            kept.extend(value + b" " for value in batch.values)
             return decode(batch)
 
         return work
