@@ -103,7 +103,7 @@ class HotPath:
 
     def _encode(self, found: Any) -> Any:
         rows, features, scores = found
-        return self._encoder.of_round(rows, features.logged, scores, self._deployment, [b""] * len(rows))
+        return self._encoder.of_round(rows, features.logged, scores, self._deployment)
 
 
 def polls(count: int, records: int = RECORDS) -> list[list[Message]]:

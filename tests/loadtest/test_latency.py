@@ -20,9 +20,8 @@ from confluent_kafka.admin import AdminClient
 from examples.payments.generate import Payments
 from loadtest import scrape
 from loadtest.kafka import KafkaCluster
-from loadtest.latency import PROBES, LatencyBench
+from loadtest.latency import PROBES, LatencyBench, systems_for
 from loadtest.latency_receiver import Arrivals, numbers
-from loadtest.latency import systems_for
 from loadtest.latency_report import Latency, Result, Turn, as_json, as_rows, bounds, latency_of, plot, stage_rows
 from loadtest.latency_sender import Plan, Sender
 from loadtest.measure import OutputCount

@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
-from models.errors import ModelFailed, ModelRefused
 from models import runner as runner_module
+from models.errors import ModelFailed, ModelRefused
 from models.runner import _ERRORS, CPU, CUDA, SIZES, Runner, available_providers, providers_of, starts
 from tests.models.graphs import graph_of, linear, mlp
 
