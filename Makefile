@@ -12,7 +12,7 @@ PYTHONS := python3 python3.13 python3.12 python3.11
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock bench parity kafka faults faults-short clean
+.PHONY: help setup demo test check lock bench bench-compare budget parity kafka faults faults-short clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make test     all tests, real Kafka and Redis included            ARGS=\"-k merge\""
 	@echo "make bench    records per second, beside other ways to do it      ARGS=\"--json\""
 	@echo "make parity   the same features in stream, reader, backfill, oracle  ARGS=\"--json --short\""
+	@echo "make bench-compare REV=main~3   this worker beside that of another revision   ARGS=\"--rounds 6\""
+	@echo "make budget   writes the hot path's allocations a record, which a test holds, anew"
 	@echo "make check    ruff, mypy, import rules, locks"
 	@echo "make faults-short   kills everything, and counts: 12 minutes  ARGS=\"--json --only zombie\""
 	@echo "make faults   the same, much longer: hours                    ARGS=\"--json\""
@@ -34,7 +36,7 @@ demo: $(VENV)/.demo
 	@$(VENV)/bin/weir demo $(ARGS)
 
 test: $(VENV)/.dev
-	@sh deploy/system-packages.sh java mvn redis-server promtool
+	@sh deploy/system-packages.sh java mvn redis-server promtool git
 	@$(PY) -m loadtest.kafka >&2
 	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -47,6 +49,15 @@ parity: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server
 	@$(PY) -m loadtest.kafka >&2
 	@$(PY) -m tests.parity $(ARGS)
+
+bench-compare: $(VENV)/.dev
+	@test -n "$(REV)" || { echo "which revision? make bench-compare REV=main~3" >&2; exit 2; }
+	@sh deploy/system-packages.sh java mvn redis-server git
+	@$(PY) -m loadtest.kafka >&2
+	@$(PY) -m loadtest.compare $(REV) $(ARGS)
+
+budget: $(VENV)/.dev
+	@$(PY) -m loadtest.hot_path --write $(ARGS)
 
 faults-short: FORM :=
 faults: FORM := --long

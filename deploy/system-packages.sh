@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sees to commands that come from the system: `system-packages.sh COMMAND…`, of java, mvn, redis-server and promtool.
+# Sees to commands that come from the system: `system-packages.sh COMMAND…`, of java, mvn, redis-server, promtool and git.
 # Where they are missing: on Debian as root they are installed, elsewhere one line says how to get them.
 set -eu
 
@@ -30,6 +30,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     apt-get install -y -qq --no-install-recommends $packages >&2
 else
     echo "missing:$missing. On Debian or Ubuntu: sudo apt-get install$packages;" \
-        "on macOS: brew install openjdk maven redis prometheus" >&2
+        "on macOS: brew install openjdk maven redis prometheus git" >&2
     exit 1
 fi

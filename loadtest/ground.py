@@ -80,7 +80,7 @@ def ground(
         _create(admin, topics)
         try:
             model = payments_model.write(Path(work) / "payments.onnx")
-            _deploy(address, pipeline, model)
+            deploy(address, model, pipeline.spec.hash)
             yield Ground(address, admin, pipeline, model, Path(work))
         finally:
             if broker is not None:
@@ -120,15 +120,16 @@ def _ours(group: str) -> bool:
     return group.startswith(("bench-", "payments"))
 
 
-def _deploy(address: str, pipeline: Pipeline, model: Path) -> None:
-    """Makes `model` the champion, as `weir models deploy` would."""
+def deploy(address: str, model: Path, spec_hash: str) -> None:
+    """Makes `model` the champion, as `weir models deploy` would; spec_hash: of the worker's features."""
+    pipeline = load_pipeline(PIPELINE)
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     version = Version(
         model=pipeline.model,
         version="1",
         uri=model.as_uri(),
         sha256=sha256,
-        spec_hash=pipeline.spec.hash,
+        spec_hash=spec_hash,
         output=pipeline.output,
     )
     deployment = promote(unscored(pipeline.model), version)

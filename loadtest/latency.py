@@ -5,6 +5,7 @@ What is compared and how it is measured: docs/performance.md.
 
 from __future__ import annotations
 
+import math
 import socket
 import subprocess
 import time
@@ -22,8 +23,12 @@ from loadtest import latency_receiver, latency_sender, scrape
 from loadtest.child import Child
 from loadtest.ground import Ground, ground
 from loadtest.latency_report import Result, Turn, latency_of
-from loadtest.systems import LATENCY, System, Task
-from streams.errors import WeirError
+from loadtest.latency_sender import Plan
+from loadtest.shapes import STEADY, Load
+from loadtest.spans import Collector
+from loadtest.stages import parts
+from loadtest.systems import LATENCY, System, Task, select
+from streams.errors import UsageError, WeirError
 
 PROBES = 200
 """Payments before all others, scored before the sender starts: enough for every partition to have some."""
@@ -38,7 +43,8 @@ SCRAPE_BEFORE_S = 0.5
 
 @dataclass(frozen=True)
 class LatencyBench:
-    """Each of `systems` at each of `rates` (records/s) for `seconds` after `warmup` seconds, in each of `rounds`.
+    """Each of `systems` under `load` at each of `rates` (records/s) for `seconds`, after `warmup` seconds at the steady
+    rate, in each of `rounds`.
 
     broker: host:port of a Kafka without the payments topics; None = one is started.
     """
@@ -50,6 +56,7 @@ class LatencyBench:
     partitions: int = 4
     systems: tuple[System, ...] = LATENCY
     broker: str | None = None
+    load: Load = STEADY
 
     def run(self, say: Callable[[str], None]) -> list[Result]:
         """By rate and system, in their order. Raises WeirError where a system fails."""
@@ -64,14 +71,14 @@ class LatencyBench:
         return [Result(name, rate, tuple(found)) for (rate, name), found in turns.items()]
 
     def _turn(self, on: Ground, system: System, rate: int) -> Turn:
-        plan = _Plan(rate, round(rate * self.warmup), round(rate * self.seconds), int(time.time() * 1000))
+        plan = Plan(rate, self.warmup, self.seconds, int(time.time() * 1000), PROBES, self.load)
         task = Task(
             broker=on.broker,
             input=on.input,
             output=on.output(system),
             group=f"bench-{system.name}",
             model=on.model,
-            records=PROBES + plan.records,
+            records=PROBES + plan.count,
             work=on.work,
             log=on.work / f"{system.name}.log",
             http=f"127.0.0.1:{_free_port()}",
@@ -79,31 +86,35 @@ class LatencyBench:
         )
         on.empty_input()
         try:
-            with _receiver(plan, task) as receiver, system.run(task) as process, _sender(plan, task) as sender:
-                found = _measure(plan, task, _Processes(sender, receiver, process), weir=system.is_weir)
-                if not system.is_weir:
-                    _let_end(process)
+            with Collector() as collector:
+                task = task._replace(traces=collector.url)
+                with _receiver(plan, task) as receiver, system.run(task) as process, _sender(plan, task) as sender:
+                    found, times = _measure(plan, task, _Processes(sender, receiver, process), weir=system.is_weir)
+                    if not system.is_weir:
+                        _let_end(process)
+                if system.is_weir:  # it has ended, and sent its last spans before
+                    found = found._replace(parts=parts(collector.take(), times.due_ns, times.arrived_ns))
         except WeirError as error:
             raise task.failed(system.name, error) from None
         on.forget_groups()
         return found
 
 
-class _Plan(NamedTuple):
-    """`warmup` records and then `measured` ones at `rate`; `start_ms`: event time of the stream's beginning."""
+def systems_for(load: Load, names: str) -> tuple[System, ...]:
+    """The systems named, or all that can take the load. UsageError for one that cannot."""
+    if "poison" not in load.contents:
+        return select(names, LATENCY, LATENCY)
+    able = [system for system in LATENCY if system.is_weir]
+    if unable := [s.name for s in select(names, able, LATENCY) if not s.is_weir]:
+        raise UsageError(f"--shape {load}: {unable[0]} ends at the first record that it cannot decode; leave it out")
+    return select(names, able, LATENCY)
 
-    rate: int
-    warmup: int
-    measured: int
-    start_ms: int
 
-    @property
-    def records(self) -> int:
-        return self.warmup + self.measured
+class _Times(NamedTuple):
+    """By number of the payment, wall clock, float64; NaN for those that are not measured or never came."""
 
-    def intended_s(self) -> np.ndarray:
-        """float64 [records]: seconds from the start to each record's intended time."""
-        return np.arange(self.records) / self.rate
+    due_ns: np.ndarray
+    arrived_ns: np.ndarray
 
 
 class _Processes(NamedTuple):
@@ -117,7 +128,7 @@ class _Processes(NamedTuple):
             raise WeirError(f"it ended with code {self.system.returncode}")
 
 
-def _measure(plan: _Plan, task: Task, processes: _Processes, *, weir: bool) -> Turn:
+def _measure(plan: Plan, task: Task, processes: _Processes, *, weir: bool) -> tuple[Turn, _Times]:
     sender, receiver, check = processes.sender, processes.receiver, processes.check
     sender.hear(START_S, check)
     probes = generate.Payments(rate=plan.rate, start_ms=plan.start_ms).records(PROBES)
@@ -125,26 +136,31 @@ def _measure(plan: _Plan, task: Task, processes: _Processes, *, weir: bool) -> T
     if (scored := receiver.hear(2 * START_S, check)["probes"]) < PROBES:
         raise WeirError(f"it scored {scored} of the first {PROBES} payments in {START_S:.0f} s")
     start_s = time.monotonic() + LEAD_S
+    wall_ns = time.time_ns() - time.monotonic_ns()
     sender.tell(repr(start_s))
     time.sleep(max(0.0, start_s + plan.warmup / plan.rate - SCRAPE_BEFORE_S - time.monotonic()))
     before = scrape.page(task.http) if weir else ""
-    lasts_s = plan.records / plan.rate
+    lasts_s = plan.warmup_s + plan.seconds
     sent = sender.hear(lasts_s + latency_sender.FLUSH_S + START_S, check)
     received = receiver.hear(10 * lasts_s + 2 * IDLE_S, check)
     after = scrape.page(task.http) if weir else ""
-    if sent["sent"] < plan.records:
-        raise WeirError(f"Kafka took {sent['sent']} of {plan.records} payments: this is no measurement")
-    arrived_s = np.load(_arrivals(task))[PROBES:]
-    latencies_s = (arrived_s - start_s - plan.intended_s())[plan.warmup :]
-    return Turn(
+    if sent["sent"] < plan.count:
+        raise WeirError(f"Kafka took {sent['sent']} of {plan.count} payments: this is no measurement")
+    due_s = np.concatenate([np.full(PROBES + plan.warmup, math.nan), (start_s + plan.intended_s)[plan.warmup :]])
+    arrived_s = np.load(_arrivals(task))
+    latencies_s = (arrived_s - due_s)[PROBES + plan.warmup :][plan.good[plan.warmup :]]
+    turn = Turn(
         latency_of(latencies_s),
-        sent=plan.measured,
+        sent=len(latencies_s),
         received=int(np.count_nonzero(~np.isnan(latencies_s))),
         duplicates=received["duplicates"],
         late_p99_ms=sent["late_p99_ms"],
-        commit_p99_ms=_p99_ms(before, after, "weir_stage_seconds", stage="commit"),
-        engine_p99_ms=_p99_ms(before, after, "weir_latency_seconds"),
+        commit_p99_ms=_quantile_ms(before, after, 0.99, "weir_stage_seconds", stage="commit"),
+        engine_p99_ms=_quantile_ms(before, after, 0.99, "weir_latency_seconds"),
+        commit_p50_ms=_quantile_ms(before, after, 0.5, "weir_stage_seconds", stage="commit"),
+        came_ms=(latencies_s[~np.isnan(latencies_s)] * 1e3).astype(np.float32),
     )
+    return turn, _Times(due_s * 1e9 + wall_ns, arrived_s * 1e9 + wall_ns)
 
 
 def _let_end(loop: subprocess.Popen[bytes]) -> None:
@@ -154,13 +170,14 @@ def _let_end(loop: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _receiver(plan: _Plan, task: Task) -> Iterator[Child]:
+def _receiver(plan: Plan, task: Task) -> Iterator[Child]:
     """Reads from the end of the output as it is now: nothing is running yet that writes there."""
     arguments = {
         "broker": task.broker,
         "topic": task.output,
         "probes": PROBES,
-        "records": plan.records,
+        "records": plan.count,
+        "expected": int(np.count_nonzero(plan.good)),
         "idle-s": IDLE_S,
         "start-s": START_S,
         "out": _arrivals(task),
@@ -170,14 +187,16 @@ def _receiver(plan: _Plan, task: Task) -> Iterator[Child]:
         yield child
 
 
-def _sender(plan: _Plan, task: Task) -> Child:
+def _sender(plan: Plan, task: Task) -> Child:
     arguments = {
         "broker": task.broker,
         "topic": task.input,
         "rate": plan.rate,
+        "warmup-s": plan.warmup_s,
+        "seconds": plan.seconds,
+        "load": plan.load,
         "start-ms": plan.start_ms,
-        "skip": PROBES,
-        "records": plan.records,
+        "skip": plan.skip,
     }
     return Child(latency_sender.__name__, arguments, task.work / "sender.log")
 
@@ -186,8 +205,8 @@ def _arrivals(task: Task) -> Path:
     return task.work / "arrivals.npy"
 
 
-def _p99_ms(before: str, after: str, name: str, **labels: str) -> float | None:
-    found = scrape.quantile(scrape.buckets(before, name, **labels), scrape.buckets(after, name, **labels), 0.99)
+def _quantile_ms(before: str, after: str, q: float, name: str, **labels: str) -> float | None:
+    found = scrape.quantile(scrape.buckets(before, name, **labels), scrape.buckets(after, name, **labels), q)
     return None if found is None else found * 1e3
 
 

@@ -6,16 +6,21 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from loadtest import stages
+from loadtest.distribution import chart, hgrm, write_plot
 from loadtest.report import machine
 
 COLUMNS = (
     "records/s", "system", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "sent", "lost", "commit p99 ms", "engine p99 ms",
 )  # fmt: skip
 _OF_WEIR = ("commit_p99_ms", "engine_p99_ms")
+_FIGURES = ("sent", "received", "duplicates", "late_p99_ms", "commit_p99_ms", "engine_p99_ms", "commit_p50_ms")
+"""What is told of a turn beside its latency."""
 ALLOWANCE_MS = 10.0
 """What exactly once may cost beyond its commits."""
 
@@ -30,9 +35,10 @@ class Latency(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One system's run at one rate, in ms; the last two of Weir's own metrics, None for others.
+    """One system's run at one rate, in ms; commit and engine of Weir's own metrics, None for others.
 
-    sent, received: records of the measured part. late_p99_ms: how late the sender itself was.
+    sent, received: records of the measured part that can be scored. late_p99_ms: how late the sender itself was.
+    came_ms: float32 [received], the latency of each; parts: of the traced ones, stage by stage, None for others.
     """
 
     latency: Latency
@@ -42,6 +48,9 @@ class Turn(NamedTuple):
     late_p99_ms: float
     commit_p99_ms: float | None = None
     engine_p99_ms: float | None = None
+    commit_p50_ms: float | None = None
+    came_ms: np.ndarray = np.empty(0, np.float32)
+    parts: stages.Parts | None = None
 
 
 class Result(NamedTuple):
@@ -68,6 +77,17 @@ class Result(NamedTuple):
     @property
     def lost(self) -> int:
         return self.sent - self.received
+
+    @property
+    def came_ms(self) -> np.ndarray:
+        """float32 [received]: the latencies of all turns."""
+        return np.concatenate([turn.came_ms for turn in self.turns])
+
+    @property
+    def parts(self) -> stages.Parts | None:
+        """Of the traced records of all turns, stage by stage; None where a turn has none."""
+        found = [turn.parts for turn in self.turns if turn.parts is not None]
+        return stages.merged(found) if len(found) == len(self.turns) else None
 
     def median(self, name: str) -> float | None:
         """Of the turns' values `name`; None where a turn has none."""
@@ -125,14 +145,27 @@ def bounds(results: Sequence[Result], commit_interval_ms: float) -> list[Bound]:
 
 
 def as_json(
-    results: Sequence[Result], found: Sequence[Bound], *, warmup_s: float, seconds: float, load: Sequence[float]
+    results: Sequence[Result],
+    found: Sequence[Bound],
+    *,
+    warmup_s: float,
+    seconds: float,
+    load: Sequence[float],
+    shape: str = "steady",
 ) -> dict[str, Any]:
-    """{"results", "exactly_once", "exactly_once_within_bound": bool or null if not measured, "machine", …}."""
+    """{"results", "latency_ms": {system: {rate: {"p50", "p99", "p99_9", "max"}}}, "exactly_once",
+    "exactly_once_within_bound": bool or null if not measured, "machine", …}. load: the machine's, before.
+    """
     return {
         "mode": "latency",
+        "shape": shape,
         "warmup_s": warmup_s,
         "seconds": seconds,
         "results": [_result(result) for result in results],
+        "latency_ms": {
+            system: {str(r.rate): _rounded(r.latency._asdict()) for r in results if r.system == system}
+            for system in dict.fromkeys(r.system for r in results)
+        },
         "exactly_once": [
             {**_rounded({**bound._asdict(), "bound_ms": bound.bound_ms}), "within": bound.within}
             for bound in found
@@ -158,6 +191,42 @@ def as_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     ]
 
 
+def stage_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Rows under `stages.COLUMNS` of each system that was traced, and what a commit took by its metrics."""
+    rows = []
+    for result in sorted(results, key=lambda r: r.rate):
+        if result.parts is None:
+            continue
+        rows += stages.as_rows(result.rate, result.system, result.parts)
+        p50, p99 = result.median("commit_p50_ms"), result.median("commit_p99_ms")
+        if p50 is not None and p99 is not None:
+            rows.append((f"{result.rate:,}", result.system, "a commit (metrics)", f"{p50:,.2f}", f"{p99:,.2f}", ""))
+    return rows
+
+
+def plot(results: Sequence[Result], path: Path) -> list[Path]:
+    """Writes the distributions: to `path` if it ends with .svg, else to latency.svg in that folder, a chart by
+    percentile for each rate; beside it, a .hgrm file for each system and rate. Returns what was written.
+    """
+    picture = path if path.suffix == ".svg" else path / "latency.svg"
+    by_rate: dict[int, list[Result]] = {}
+    for result in results:
+        by_rate.setdefault(result.rate, []).append(result)
+    write_plot(
+        [
+            chart(f"Latency by percentile at {rate:,} records/s", [(r.system, r.came_ms) for r in of])
+            for rate, of in sorted(by_rate.items())
+        ],
+        picture,
+    )
+    written = [picture]
+    for result in results:
+        text = picture.with_name(f"{picture.stem}-{result.system}-{result.rate}.hgrm")
+        text.write_text(hgrm(result.came_ms))
+        written.append(text)
+    return written
+
+
 def load() -> tuple[float, float, float]:
     """The machine's load averages: over 1, 5 and 15 minutes."""
     return os.getloadavg()
@@ -171,9 +240,10 @@ def _result(result: Result) -> dict[str, Any]:
         "sent": result.sent,
         "received": result.received,
         "lost": result.lost,
-        **_rounded({name: result.median(name) for name in ("late_p99_ms", *_OF_WEIR)}),
+        **_rounded({name: result.median(name) for name in ("late_p99_ms", *_OF_WEIR, "commit_p50_ms")}),
+        "stages": None if result.parts is None else stages.as_json(result.parts),
         "rounds": [
-            {"latency_ms": _latency(turn.latency), **_rounded(dict(zip(Turn._fields[1:], turn[1:], strict=True)))}
+            {"latency_ms": _latency(turn.latency), **_rounded({name: getattr(turn, name) for name in _FIGURES})}
             for turn in result.turns
         ],
     }

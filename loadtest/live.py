@@ -10,6 +10,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from examples.payments.generate import Payments, Record
+from loadtest.shapes import Load
 from streams.errors import WeirError
 
 _PAUSE_S = 0.002
@@ -20,12 +21,16 @@ _REQUEST_S = 20.0
 class Live(threading.Thread):
     """Sends payments of `users` users at `per_s` a second from its start until `halt`.
 
-    Event times are wall-clock times of when a payment is due, whether or not it could be sent in time.
+    Event times are wall-clock times of when a payment is due, whether or not it could be sent in time. load: over
+    `period_s`, again and again; None = payments at random, evenly.
     """
 
-    def __init__(self, broker: str, topic: str, users: int, per_s: float) -> None:
+    def __init__(
+        self, broker: str, topic: str, users: int, per_s: float, load: Load | None = None, period_s: float = 0.0
+    ) -> None:
         super().__init__(name="live", daemon=True)
         self.sent = 0
+        self._load, self._period_s = load, period_s
         self._topic, self._users, self._per_s = topic, users, per_s
         self._failed: list[str] = []
         self._halt = threading.Event()
@@ -53,7 +58,7 @@ class Live(threading.Thread):
     def run(self) -> None:
         payments = Payments(users=self._users, rate=self._per_s, start_ms=time.time_ns() // 1_000_000)
         try:
-            for record in payments.records(2**62):
+            for record in self._shaped(payments, self._load) if self._load else payments.records(2**62):
                 while (wait_s := record.time_ms / 1000 - time.time()) > 0:
                     self._producer.poll(min(wait_s, _PAUSE_S))
                 if self._halt.is_set():
@@ -63,6 +68,13 @@ class Live(threading.Thread):
                 self._failed.append(f"{left} are still queued")
         except BaseException as error:
             self._failed.append(repr(error))
+
+    def _shaped(self, payments: Payments, load: Load) -> Iterator[Record]:
+        """The load's periods, one after the other; the payments of each have their own numbers."""
+        due_ms, sent, start_ms = load.due_s(self._per_s, self._period_s) * 1000, 0, float(payments.start_ms)
+        while True:
+            yield from load.records(payments, np.floor(start_ms + due_ms).astype(np.int64), sent)
+            sent, start_ms = sent + len(due_ms), start_ms + self._period_s * 1000
 
     def _send(self, record: Record) -> None:
         while True:

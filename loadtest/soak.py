@@ -23,8 +23,9 @@ from loadtest.live import Live, ends
 from loadtest.measure import OutputCount, steady, watch
 from loadtest.report import machine
 from loadtest.service import Service, payments_service
+from loadtest.shapes import STEADY, Load
 from models.rollout import Version
-from streams.errors import WeirError
+from streams.errors import UsageError, WeirError
 
 COLUMNS = ("soak", "")
 SAMPLE_S, MINUTE_S = 5.0, 60.0
@@ -149,10 +150,14 @@ def run(
     partitions: int = 4,
     warm_up_s: float = 120.0,
     sample_s: float = SAMPLE_S,
+    load: Load = STEADY,
 ) -> Soak:
     """Payments at `per_s` (None = half of what a closed loop reaches) for `minutes`, after a warm-up of `warm_up_s`
-    of them. Raises WeirError where the worker ends.
+    of them. load: its time is the soak's. Raises WeirError where the worker ends, UsageError for a load whose records
+    are not all scored at their event time.
     """
+    if unfit := [name for name in ("late", "poison") if name in load.contents]:
+        raise UsageError(f"--shape {load}: a soak counts every payment, by its event time; leave {unfit[0]} out")
     if warm_up_s + 2 * sample_s >= minutes * 60:
         raise WeirError(f"{minutes:g} minutes are too short for a warm-up of {warm_up_s:g} s")
     kept = {"retention_ms": "-1", "retention_bytes": str(KEPT_BYTES), "segment_bytes": str(KEPT_BYTES // 4)}
@@ -167,7 +172,8 @@ def run(
             service.worker.start()
             service.worker.wait(service.worker.ready, _READY_S, "the worker")
         ledger = Ledger(service.address, service.predictions, MINUTE_S)
-        live = Live(service.address, service.source, users, per_s)
+        shaped = None if load == STEADY else load
+        live = Live(service.address, service.source, users, per_s, shaped, minutes * 60)
         try:
             ledger.start()
             burst = sum(ends(service.address, service.source).values())

@@ -26,8 +26,9 @@ class Task(NamedTuple):
     """Score the first `records` of topic `input` into topic `output` as group `group`.
 
     `work` is a folder that all runs of a bench share; what the process says goes to `log`. `http` is where Weir
-    serves its metrics. With `prompt` a loop takes what has come instead of waiting for a full batch, and has the
-    client settings of Weir: for latency.
+    serves its metrics, `traces` where it sends the spans of sampled records (OTLP over HTTP; nowhere if empty). With
+    `prompt` a loop takes what has come instead of waiting for a full batch, and has the client settings of Weir: for
+    latency.
     """
 
     broker: str
@@ -40,6 +41,7 @@ class Task(NamedTuple):
     log: Path
     http: str = "127.0.0.1:0"
     prompt: bool = False
+    traces: str = ""
 
     def failed(self, name: str, error: WeirError) -> WeirError:
         """`error` of the system `name`, with the last that its process said."""
@@ -61,8 +63,11 @@ class System:
 
 
 @contextmanager
-def _weir(guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as users run it: state in Redis (a new one each run), features logged, metrics on."""
+def weir(guarantee: str, task: Task, code: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as users run it: state in Redis (a new one each run), features logged, metrics on.
+
+    code: the folder whose packages it runs; None = those of this process.
+    """
     with Valkey() as valkey:
         environment = {
             "WEIR_BROKER": task.broker,
@@ -71,8 +76,9 @@ def _weir(guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
             "WEIR_DATA_DIR": str(task.work),
             "WEIR_LOG_LEVEL": "warning",
             "WEIR_GUARANTEE": guarantee,
+            **({"OTEL_EXPORTER_OTLP_ENDPOINT": task.traces} if task.traces else {}),
         }
-        with _process(["streams.cli", "worker", PIPELINE], environment, task.log) as process:
+        with _process(["streams.cli", "worker", PIPELINE], environment, task.log, code) as process:
             yield process
 
 
@@ -97,12 +103,13 @@ def _weirs_clients(task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @contextmanager
 def _process(
-    arguments: list[str], environment: Mapping[str, str], log: Path
+    arguments: list[str], environment: Mapping[str, str], log: Path, code: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m` with `arguments`; on exit it is asked to stop, and killed if it does not."""
+    found = {**os.environ, **environment, **({"PYTHONPATH": str(code)} if code else {})}
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], env={**os.environ, **environment}, stdout=said, stderr=said
+            [sys.executable, "-m", *arguments], env=found, cwd=code, stdout=said, stderr=said
         )
     try:
         yield process
@@ -116,12 +123,12 @@ def _process(
 
 
 SYSTEMS = (
-    System("weir", partial(_weir, "at_least_once")),  # as the loops beside it
+    System("weir", partial(weir, "at_least_once")),  # as the loops beside it
     System("stock-faust", partial(_baseline, "stock_faust"), share=0.06),
     System("loop-python", partial(_baseline, "loop_python")),
     System("loop-compiled", partial(_baseline, "loop_compiled")),
 )
-MORE = (System("weir-exactly-once", partial(_weir, "exactly_once")),)
+MORE = (System("weir-exactly-once", partial(weir, "exactly_once")),)
 """Measured where they are asked for."""
 
 

@@ -1,4 +1,4 @@
-"""One ONNX Runtime session: explicit threads, warmed shapes, CUDA where there is one."""
+"""One ONNX Runtime session: explicit threads, warmed shapes, on the provider that is asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from models.contract import read_contract
@@ -17,6 +18,11 @@ SIZES = (64, 256, 512, 1024, 2048, 4096)
 """Rows a call is padded to. From 64 rows on, a row's score does not depend on the rows beside it (on the CPU,
 with MLPs, linear models and tree ensembles: the tests hold it). Smaller calls take other code paths and may
 differ in the last bit; two replays, whose batches differ, would then not give equal scores."""
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_SUFFIX = "ExecutionProvider"
+_DEVICES = {CUDA: "cuda"}
+"""Providers with memory of their own, and what ONNX Runtime calls it: rows and scores stay bound to buffers there."""
 
 _ERRORS: tuple[type[Exception], ...] = (
     *(e for e in vars(_native).values() if isinstance(e, type) and issubclass(e, Exception)),
@@ -32,7 +38,8 @@ class Runner:
 
     model: an ONNX file (see models.contract for what is taken); features: the names of the matrix's columns;
     output: the name of the score's output, None = found by the contract; threads: of one operator;
-    sizes: rows a call is padded to, rising (larger batches are cut).
+    sizes: rows a call is padded to, rising (larger batches are cut); providers: ONNX Runtime's, in order of
+    preference, empty = CUDA where there is one, else the CPU (see `providers_of`).
     Raises ModelRefused.
     """
 
@@ -44,6 +51,7 @@ class Runner:
         output: str | None = None,
         threads: int = 1,
         sizes: Sequence[int] = SIZES,
+        providers: Sequence[str] = (),
     ) -> None:
         self._contract = read_contract(model, features, output)
         self._features = len(features)
@@ -51,10 +59,12 @@ class Runner:
         self._buffers: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
         try:
-            self._session = _session(self._contract.graph, threads)
+            self._session = _session(self._contract.graph, threads, providers)
         except _ERRORS as error:
             raise ModelRefused(f"ONNX Runtime cannot load the model: {one_line(error)}") from None
         self.provider: str = self._session.get_providers()[0]
+        device = _DEVICES.get(self.provider)
+        self._bound = _Bound(self._session, self._contract.output, device) if device else None
         self.width: int | None = None
         """Scores a row: None for one (the result is [n]), k for [n, k]."""
         self._warm_up()
@@ -83,6 +93,7 @@ class Runner:
         """Frees the session's memory; the runner is not used after it."""
         with self._lock:
             self._buffers.clear()
+            self._bound = None
             del self._session
 
     def _call(self, rows: np.ndarray) -> np.ndarray:
@@ -100,9 +111,11 @@ class Runner:
                     unasked = lacking if unasked is None else unasked | lacking
             part = np.ascontiguousarray(part, dtype=value.dtype)
             feeds[value.name] = part if value.rank == 2 else part[:, 0]
-        scores: np.ndarray = np.asarray(
-            self._session.run([self._contract.output], feeds)[0], dtype=np.float32
-        )
+        if self._bound is not None:
+            found = self._bound.run(feeds)
+        else:
+            found = self._session.run([self._contract.output], feeds)[0]
+        scores: np.ndarray = np.asarray(found, dtype=np.float32)
         if scores.ndim == 2 and self._contract.last_column:
             scores = scores[:, -1]
         elif scores.ndim == 2 and scores.shape[1] == 1:
@@ -137,7 +150,76 @@ class Runner:
             self.width = None if scores.ndim == 1 else scores.shape[1]
 
 
-def _session(graph: bytes, threads: int) -> Any:
+class _Bound:
+    """A session whose inputs and output lie in buffers of its device, one set for each number of rows: a call copies
+    the rows there and the scores back, and makes nothing new.
+    """
+
+    def __init__(self, session: Any, output: str, device: str) -> None:
+        self._session, self._output, self._device = session, output, device
+        self._sets: dict[int, tuple[Any, dict[str, Any]]] = {}
+
+    def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        """The output for one array [n, …] an input; n is one of few."""
+        rows = len(next(iter(feeds.values())))
+        if rows not in self._sets:
+            self._sets[rows] = self._bind(feeds)
+        binding, inputs = self._sets[rows]
+        for name, values in inputs.items():
+            values.update_inplace(feeds[name])
+        self._session.run_with_iobinding(binding)
+        scores: np.ndarray = binding.copy_outputs_to_cpu()[0]
+        return scores
+
+    def _bind(self, feeds: dict[str, np.ndarray]) -> tuple[Any, dict[str, Any]]:
+        binding, inputs = self._session.io_binding(), {}
+        for name, array in feeds.items():  # a copy: on the CPU the buffer would be the caller's own array
+            inputs[name] = ort.OrtValue.ortvalue_from_numpy(array.copy(), self._device, 0)
+            binding.bind_ortvalue_input(name, inputs[name])
+        binding.bind_output(self._output, self._device, 0)
+        return binding, inputs
+
+
+def available_providers() -> list[str]:
+    """What this ONNX Runtime was built with, in its own order; a device may be missing all the same."""
+    return list(ort.get_available_providers())
+
+
+def providers_of(names: str) -> tuple[str, ...]:
+    """ONNX Runtime's providers of a list such as `CUDA,CPU`, in order of preference; empty for an empty one.
+
+    Names are ONNX Runtime's, with or without ExecutionProvider at their end. Raises ModelRefused for one that this
+    ONNX Runtime does not have, and where the first does not start on this machine: it would be the CPU, silently.
+    """
+    known = {name.removesuffix(_SUFFIX).lower(): name for name in available_providers()}
+    found: list[str] = []
+    for name in filter(None, (one.strip() for one in names.split(","))):
+        provider = known.get(name.removesuffix(_SUFFIX).lower())
+        if provider is None:
+            there = ", ".join(name.removesuffix(_SUFFIX) for name in known.values())
+            raise ModelRefused(f"this ONNX Runtime has no provider {name!r}; it has {there}")
+        found.append(provider)
+    if found and not starts(found[0]):
+        raise ModelRefused(f"{found[0]} does not start on this machine: its device, driver or libraries are missing")
+    return tuple(dict.fromkeys(found))
+
+
+def starts(provider: str) -> bool:
+    """Whether ONNX Runtime can use the provider on this machine: it was built with it, and its device is there."""
+    if provider not in available_providers():
+        return False
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "probe", shapes[:1], shapes[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    try:
+        session = _session(model.SerializeToString(), 1, [provider])
+        session.run(None, {"x": np.zeros((1, 1), dtype=np.float32)})
+    except _ERRORS:
+        return False
+    return bool(session.get_providers()[0] == provider)
+
+
+def _session(graph: bytes, threads: int, providers: Sequence[str] = ()) -> Any:
     options = ort.SessionOptions()
     # sized by hand: ONNX Runtime counts the host's cores, not the container's
     options.intra_op_num_threads = threads
@@ -146,6 +228,7 @@ def _session(graph: bytes, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; the log would only repeat them on stderr
-    found = ort.get_available_providers()
-    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in found]
-    return ort.InferenceSession(graph, options, providers=providers)
+    if providers:  # no fallback: who asks for one wants to know
+        return ort.InferenceSession(graph, options, providers=list(providers), enable_fallback=0)
+    there = available_providers()
+    return ort.InferenceSession(graph, options, providers=[p for p in (CUDA, CPU) if p in there])

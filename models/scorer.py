@@ -83,19 +83,21 @@ class Scorer:
         *,
         cache_dir: Path,
         threads: int = 1,
+        providers: Sequence[str] = (),
         previous: Scorer | None = None,
     ) -> Scorer:
         """Fetches, checks and warms up every version; blocks for that long, so call it off the event loop.
 
         names, spec_hash: of the pipeline's features; cache_dir: where files are kept by digest;
-        previous: a scorer of the same features that is still open, whose runners are used again.
+        threads, providers: of the runners; previous: a scorer of the same features that is still open, whose
+        runners are used again.
         Raises ModelRefused (this deployment cannot be served) or ModelUnavailable (try again later), naming
         the version.
         """
         scorer = cls(deployment, {})
         try:
             for version in deployment.versions:
-                scorer._add(version, names, spec_hash, cache_dir, threads, previous)
+                scorer._add(version, names, spec_hash, cache_dir, threads, providers, previous)
             scorer._check_widths()
         except BaseException:
             scorer.close()
@@ -141,6 +143,7 @@ class Scorer:
         spec_hash: str,
         cache_dir: Path,
         threads: int,
+        providers: Sequence[str],
         previous: Scorer | None,
     ) -> None:
         if version.spec_hash != spec_hash:
@@ -158,7 +161,8 @@ class Scorer:
             return
         try:
             model = fetch(version.uri, version.sha256, cache_dir)
-            self._shared[key] = _Shared(Runner(model, names, output=version.output, threads=threads))
+            runner = Runner(model, names, output=version.output, threads=threads, providers=providers)
+            self._shared[key] = _Shared(runner)
         except ModelError as error:
             raise type(error)(f"version {version.version} of {version.model}: {error}") from None
 

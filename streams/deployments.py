@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -120,12 +120,20 @@ def _read(value: bytes | None) -> Deployment | None:
 class Serving:
     """The scorer in use, and the next one while it loads."""
 
-    def __init__(self, spec: FeatureSpec, metrics: Metrics, *, cache_dir: Path, threads: int) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        metrics: Metrics,
+        *,
+        cache_dir: Path,
+        threads: int,
+        providers: Sequence[str] = (),
+    ) -> None:
         self.scorer: Scorer | None = None
         self.refused = ""
         """Why the newest deployment is not served, if so."""
         self._spec, self._metrics = spec, metrics
-        self._cache_dir, self._threads = cache_dir, threads
+        self._cache_dir, self._threads, self._providers = cache_dir, threads, providers
         self._previous: Scorer | None = None
         self._next: Scorer | None = None
         self._wanted: Deployment | None = None
@@ -194,6 +202,7 @@ class Serving:
                     self._spec.hash,
                     cache_dir=self._cache_dir,
                     threads=self._threads,
+                    providers=self._providers,
                     previous=self._next or self.scorer,
                 )
             except ModelRefused as error:

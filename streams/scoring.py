@@ -40,7 +40,7 @@ from streams.rounds import ScoredRows, Work, assemble
 from streams.schemas.awaited import AwaitedSchemas
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
-from streams.tracing import Spans, Tracer
+from streams.tracing import Spans, Stage, Tracer
 from streams.transactions import Void
 from streams.violations import Violations
 
@@ -101,11 +101,14 @@ class Scoring:
         self._balance = Balance(intake, self._topics, metrics)
         self._partitions = partitions
         self._seen: set[tuple[int, int]] = set()
+        self._decoding: Stage = ("decode", 0, 0)  # of the last poll, monotonic
 
     async def work(self, poll: Poll) -> None:
         """Decodes a poll, then works off all that the lanes give."""
         await self.schemas.ready(poll.batches)
+        began_ns = time.monotonic_ns()
         decoded = [(batch.generation, self._decode(batch)) for batch in poll.batches]
+        self._decoding = ("decode", began_ns, time.monotonic_ns())
         async with self._gate:
             lanes = self._ownership.lanes
             for generation, batch in decoded:
@@ -196,7 +199,7 @@ class Scoring:
                 self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
             self._acknowledge(work)
         clock.mark("produce")
-        self._tracer.end(spans, clock.stages())
+        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
         self._tally.round(work, features, scores, self._serving.deployment)

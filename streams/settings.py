@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     )
     batch_records: int = Field(4096, ge=1, le=100_000, description="most records in a poll")
     onnx_threads: int = Field(1, ge=1, le=256, description="threads of one inference")
+    onnx_providers: str = Field(
+        "", description="ONNX Runtime's providers in order of preference, such as CUDA,CPU; default: CUDA if it has it"
+    )
     replication: int = Field(1, ge=1, le=32, description="replication factor of topics that weir creates")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log written")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="json or console; auto = by terminal")

@@ -26,7 +26,9 @@ class Stopwatch:
         return time.time_ns() - time.monotonic_ns() + monotonic_ns
 
     def stages(self) -> list[Stage]:
-        return [
-            (name, self.wall_ns(begin), self.wall_ns(end))
-            for (_, begin), (name, end) in itertools.pairwise(self._marks)
-        ]
+        return [self.wall((name, begin, end)) for (_, begin), (name, end) in itertools.pairwise(self._marks)]
+
+    def wall(self, monotonic: Stage) -> Stage:
+        """A stage with monotonic times, at the wall clock's."""
+        name, begin_ns, end_ns = monotonic
+        return name, self.wall_ns(begin_ns), self.wall_ns(end_ns)

@@ -20,6 +20,8 @@ from faust.app.base import BootStrategy as FaustBoot
 from features.engine import FeatureEngine
 from features.redis_store import RedisStore
 from features.store import StoreMisconfigured
+from models.errors import ModelRefused
+from models.runner import providers_of
 from monitors.metrics import Metrics
 from streams.batches import Poll
 from streams.commit import Committer
@@ -76,6 +78,10 @@ class Worker:
 
     def __init__(self, pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
         self.pipeline, self.settings = pipeline, settings
+        try:
+            providers = providers_of(settings.onnx_providers)
+        except ModelRefused as error:
+            raise UsageError(f"WEIR_ONNX_PROVIDERS={settings.onnx_providers}: {error}") from None
         self.metrics = Metrics()
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
@@ -107,6 +113,7 @@ class Worker:
             self.metrics,
             cache_dir=settings.data_dir / "models",
             threads=settings.onnx_threads,
+            providers=providers,
         )
         self._deployments = DeploymentReader(pipeline, base, self._serving.want)
         self.vitals = Vitals(pipeline, self._engine, self._ownership, self._serving, self.metrics)

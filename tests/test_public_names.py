@@ -133,6 +133,7 @@ def test_the_settings() -> None:
         "ON_STORE_AWAY",
         "BATCH_RECORDS",
         "ONNX_THREADS",
+        "ONNX_PROVIDERS",
         "REPLICATION",
         "LOG_LEVEL",
         "LOG_FORMAT",

@@ -8,7 +8,7 @@ writes them to the topic `payments`, keyed by user, with record timestamps = eve
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -20,11 +20,25 @@ BLOCK = 50_000
 
 
 class Record(NamedTuple):
-    """A record to produce: `time_ms` is its event time and its record timestamp."""
+    """A record to produce: `time_ms` is its record timestamp, and as a rule its event time."""
 
     key: bytes
     value: bytes
     time_ms: int
+
+
+class Columns(NamedTuple):
+    """n payments before they are written, int64 [n] each but for `amounts`, float64 [n].
+
+    numbers: of the payments in their stream; times: event times in ms; stamps: their records' timestamps in ms.
+    """
+
+    numbers: np.ndarray
+    users: np.ndarray
+    merchants: np.ndarray
+    amounts: np.ndarray
+    times: np.ndarray
+    stamps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,38 +59,47 @@ class Payments:
         """The first `n` payments, in event-time order."""
         return islice(self._endless(), n)
 
-    def _endless(self) -> Iterator[Record]:
+    def blocks(self) -> Iterator[Columns]:
+        """The endless stream, `BLOCK` payments at a time."""
         block, start_ms = 0, float(self.start_ms)
         while True:
             times = start_ms + self._draw(block).exponential(1000 / self.rate, BLOCK).cumsum()
-            yield from self._encode(block, times.astype(np.int64))
+            yield self._columns(block, times.astype(np.int64))
             block, start_ms = block + 1, float(times[-1])
 
-    def _encode(self, block: int, times: np.ndarray) -> Iterator[Record]:
+    def _endless(self) -> Iterator[Record]:
+        for columns in self.blocks():
+            yield from encode(columns)
+
+    def _columns(self, block: int, times: np.ndarray) -> Columns:
         draw = self._draw(block, 1)
-        users = draw.integers(0, self.users, BLOCK).tolist()
-        merchants = draw.integers(0, self.merchants, BLOCK).tolist()
-        amounts = np.maximum(draw.lognormal(3.2, 1.1, BLOCK), 0.01).tolist()
-        first = block * BLOCK
-        for i, (user, merchant, amount, time_ms) in enumerate(
-            zip(users, merchants, amounts, times.tolist(), strict=True), first
-        ):
-            key = b"u%05d" % user
-            value = b'{"payment_id":"p%08d","user_id":"%b","merchant":"m%03d","amount":%.2f,"ts":%d}' % (
-                i,
-                key,
-                merchant,
-                amount,
-                time_ms,
-            )
-            yield Record(key, value, time_ms)
+        users = draw.integers(0, self.users, BLOCK)
+        merchants = draw.integers(0, self.merchants, BLOCK)
+        amounts = np.maximum(draw.lognormal(3.2, 1.1, BLOCK), 0.01)
+        return Columns(np.arange(block * BLOCK, (block + 1) * BLOCK), users, merchants, amounts, times, times)
 
     def _draw(self, block: int, part: int = 0) -> np.random.Generator:
         return np.random.default_rng([self.seed, block, part])
 
 
-def produce(broker: str, topic: str, records: Iterator[Record]) -> int:
-    """Writes `records` to `topic` and waits until the broker has them all. Returns how many.
+def encode(columns: Columns) -> Iterator[Record]:
+    """The payments as records, in their order."""
+    for number, user, merchant, amount, time_ms, stamp_ms in zip(*(c.tolist() for c in columns), strict=True):
+        key = b"u%05d" % user
+        value = b'{"payment_id":"p%08d","user_id":"%b","merchant":"m%03d","amount":%.2f,"ts":%d}' % (
+            number,
+            key,
+            merchant,
+            amount,
+            time_ms,
+        )
+        yield Record(key, value, stamp_ms)
+
+
+def produce(
+    broker: str, topic: str, records: Iterator[Record], headers: Mapping[int, list[tuple[str, bytes]]] | None = None
+) -> int:
+    """Writes `records` to `topic` and waits until the broker has them all. Returns how many. headers: by place.
 
     Raises RuntimeError if the broker refused or lost one.
     """
@@ -96,9 +119,10 @@ def produce(broker: str, topic: str, records: Iterator[Record]) -> int:
         if error is not None:
             failed.append(str(error))
 
-    sent = 0
+    sent, headers = 0, headers or {}
     for record in records:
-        producer.produce(topic, record.value, record.key, on_delivery=report, timestamp=record.time_ms)
+        more = {"headers": headers[sent]} if sent in headers else {}
+        producer.produce(topic, record.value, record.key, on_delivery=report, timestamp=record.time_ms, **more)
         sent += 1
         if sent % 10_000 == 0:
             producer.poll(0)

@@ -37,12 +37,15 @@ class Mode(StrEnum):
     start = "start"
     backfill = "backfill"
     reader = "reader"
+    gpu = "gpu"
 
 
 _COMPARED = (Mode.peak, Mode.latency)
 _ONLY = {
     "records": (Mode.peak, Mode.monitor, Mode.scale, Mode.catchup, Mode.backfill),
-    "plot": (Mode.peak, Mode.soak, Mode.growth, Mode.scale, Mode.catchup, Mode.start),
+    "plot": (Mode.peak, Mode.latency, Mode.soak, Mode.growth, Mode.scale, Mode.catchup, Mode.start),
+    "shape": (Mode.latency, Mode.soak),
+    "traced": (Mode.peak,),
     "rate": (Mode.latency, Mode.recovery, Mode.soak, Mode.catchup),
     "seconds": (Mode.latency,),
     "warmup": (Mode.latency,),
@@ -67,7 +70,8 @@ def bench(
             "killed; soak: half of the peak and model swaps, for long; monitor: how fast it joins and watches; growth: "
             "more entities, features, partitions, a larger model, other batches; scale: two workers beside one; "
             "catchup: a backlog while payments go on; start: seconds to the first prediction, bytes an entity; "
-            "backfill: features from a file, beside polars and pandas; reader: online features, beside a plain MGET."
+            "backfill: features from a file, beside polars and pandas; reader: online features, beside a plain MGET; "
+            "gpu: models on CUDA beside the CPU."
         ),
     ] = Mode.peak,
     records: Annotated[
@@ -113,8 +117,18 @@ def bench(
     ] = "",
     reads: Annotated[int, typer.Option(min=100, help="reader: reads of each size.")] = 5000,
     plot: Annotated[
-        Path | None, typer.Option(help="Write the chart to this SVG file; not of latency, recovery, monitor.")
+        Path | None,
+        typer.Option(help="Write the chart to this SVG file; latency: or to this folder, with .hgrm files."),
     ] = None,
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="latency, soak: steady, ramp, spike or diurnal, and any of hot, late, poison, drift; joined by +."
+        ),
+    ] = "steady",
+    traced: Annotated[
+        float, typer.Option(min=0, max=1, help="peak: share of the payments whose trace is sampled.")
+    ] = 0.01,
     short: Annotated[
         bool, typer.Option("--short", help="Does it run? One round of a few seconds; its figures mean little.")
     ] = False,
@@ -128,18 +142,21 @@ def bench(
     match mode:
         case Mode.latency:
             seconds, warmup = (SHORT_SECONDS, 1.0) if short else (seconds, warmup)
-            _latency(rates or (10_000,), seconds, warmup, rounds or 2, partitions, systems, broker, as_json=as_json)
+            rates, rounds = rates or (10_000,), rounds or 2
+            _latency(rates, seconds, warmup, rounds, partitions, systems, broker, shape, plot, as_json=as_json)
         case Mode.recovery:
             entities = SHORT_ENTITIES if short else entities or 100_000
             _recovery(entities, _one(rates) or 2_000, rounds or 3, partitions, as_json=as_json)
         case Mode.monitor:
             _monitor(records or 1_000_000, as_json=as_json)
+        case Mode.gpu:
+            _gpu(0.05 if short else 1.0, as_json=as_json)
         case Mode.reader:
             _reader(SHORT_READS if short else reads, as_json=as_json)
         case Mode.backfill:
             _backfill(records or 1_000_000, rounds or 3, as_json=as_json)
         case Mode.soak:
-            _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, plot, as_json=as_json)
+            _soak(SHORT_MINUTES if short else minutes, _one(rates), partitions, shape, plot, as_json=as_json)
         case Mode.growth:
             bench_costs.growth(axis, rounds or 1, plot, short=short, as_json=as_json)
         case Mode.scale:
@@ -161,18 +178,26 @@ def bench(
             entities, bound = (SHORT_ENTITIES, SHORT_ENTITIES // 2) if short else (entities or 1_000_000, BOUND)
             bench_costs.starting(entities, bound, rounds or 5, plot, judged=not short, as_json=as_json)
         case Mode.peak:
-            _peak(records or 1_000_000, rounds or 2, partitions, systems, broker, plot, as_json=as_json)
+            _peak(records or 1_000_000, rounds or 2, partitions, systems, broker, traced, plot, as_json=as_json)
 
 
 def _peak(
-    records: int, rounds: int, partitions: int, systems: str, broker: str | None, plot: Path | None, *, as_json: bool
+    records: int,
+    rounds: int,
+    partitions: int,
+    systems: str,
+    broker: str | None,
+    traced: float,
+    plot: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     from loadtest import report
     from loadtest.bench import Bench
     from loadtest.systems import select
 
     start(report=True)
-    results = Bench(records, rounds, partitions, select(systems), broker).run(progress)
+    results = Bench(records, rounds, partitions, select(systems), broker, traced).run(progress)
     if plot is not None:
         report.write_plot(results, plot)
     emit(report.as_json(results), as_json=as_json, text=table(report.COLUMNS, report.as_rows(results)))
@@ -186,23 +211,30 @@ def _latency(
     partitions: int,
     systems: str,
     broker: str | None,
+    shape: str,
+    plot: Path | None,
     *,
     as_json: bool,
 ) -> None:
     """Ends with 1 if a payment was lost."""
     from loadtest import latency_report as report
-    from loadtest.latency import LatencyBench
-    from loadtest.systems import LATENCY, select
+    from loadtest import stages
+    from loadtest.latency import LatencyBench, systems_for
+    from loadtest.shapes import Load
 
     settings = start(report=True)
-    load = report.load()
-    chosen = select(systems, LATENCY, LATENCY)
-    results = LatencyBench(rates, seconds, warmup, rounds, partitions, chosen, broker).run(progress)
+    load, wanted = report.load(), Load.parse(shape)
+    chosen = systems_for(wanted, systems)
+    results = LatencyBench(rates, seconds, warmup, rounds, partitions, chosen, broker, wanted).run(progress)
     bounds = report.bounds(results, settings.commit_interval)
     lines = [table(report.COLUMNS, report.as_rows(results)), *map(str, bounds)]
+    if rows := report.stage_rows(results):
+        lines.append(f"\n{table(stages.COLUMNS, rows)}")
+    if plot is not None:
+        lines += [f"written: {path}" for path in report.plot(results, plot)]
     lines += [f"LOST at {r.rate:,} records/s: {r.lost:,} of {r.sent:,} by {r.system}" for r in results if r.lost]
     emit(
-        report.as_json(results, bounds, warmup_s=warmup, seconds=seconds, load=load),
+        report.as_json(results, bounds, warmup_s=warmup, seconds=seconds, load=load, shape=str(wanted)),
         as_json=as_json,
         text="\n".join(lines),
     )
@@ -221,13 +253,16 @@ def _recovery(entities: int, per_s: int, kills: int, partitions: int, *, as_json
         raise typer.Exit(1)
 
 
-def _soak(minutes: float, per_s: int | None, partitions: int, plot: Path | None, *, as_json: bool) -> None:
+def _soak(
+    minutes: float, per_s: int | None, partitions: int, shape: str, plot: Path | None, *, as_json: bool
+) -> None:
     """Ends with 1 if the worker has grown, or predictions or swaps were lost."""
+    from loadtest.shapes import Load
     from loadtest.soak import COLUMNS, run
 
     start(report=True)
-    warm_up_s = min(WARM_UP_S, minutes * 60 / 3)
-    found = run(progress, minutes=minutes, per_s=per_s, partitions=partitions, warm_up_s=warm_up_s)
+    warm_up_s, load = min(WARM_UP_S, minutes * 60 / 3), Load.parse(shape)
+    found = run(progress, minutes=minutes, per_s=per_s, partitions=partitions, warm_up_s=warm_up_s, load=load)
     if plot is not None:
         found.plot(plot)
     emit(found.as_json(), as_json=as_json, text=table(COLUMNS, found.as_rows()))
@@ -258,6 +293,15 @@ def _reader(reads: int, *, as_json: bool) -> None:
     found = reader.run(progress, reads=reads)
     tables = table(reader.COLUMNS, found.as_rows()), table(reader.MEMORY_COLUMNS, found.as_memory_rows())
     emit(found.as_json(), as_json=as_json, text="\n\n".join((*tables, found.summary())))
+
+
+def _gpu(seconds: float, *, as_json: bool) -> None:
+    """Ends with 0 also where there is no GPU: it says so."""
+    from loadtest import gpu
+
+    start(report=True)
+    found, rows = gpu.report(progress, seconds=seconds)
+    emit(found, as_json=as_json, text=gpu.text_of(found, rows))
 
 
 def _one(rates: tuple[int, ...]) -> int | None:

@@ -223,20 +223,21 @@ def check_registry(settings: Settings, model: str) -> Iterator[Check]:
         yield Check("registry", "ok", f"{masked_url(settings.registry)}, {len(versions)} version(s) of {model}")
 
 
-def check_onnx() -> Iterator[Check]:
-    """Runs a model of one node: which provider ONNX Runtime takes, and that it works."""
+def check_onnx(settings: Settings) -> Iterator[Check]:
+    """Runs a model of one node: which provider ONNX Runtime takes of those that are asked for, and that it works."""
     from onnx import TensorProto, helper
 
     from models.errors import ModelError
-    from models.runner import Runner
+    from models.runner import Runner, providers_of
 
     shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1]) for name in ("x", "score")]
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["score"])], "doctor", shapes[:1], shapes[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     try:
-        runner = Runner(model.SerializeToString(), ["x"], sizes=(1,))
+        providers = providers_of(settings.onnx_providers)
+        runner = Runner(model.SerializeToString(), ["x"], sizes=(1,), providers=providers)
     except ModelError as error:
-        yield Check("onnx", "fail", str(error), "install onnxruntime again")
+        yield Check("onnx", "fail", str(error), "see WEIR_ONNX_PROVIDERS, or install onnxruntime again")
     else:
         yield Check("onnx", "ok", runner.provider)
         runner.release()

@@ -33,7 +33,7 @@ def doctor(
         *checks.check_broker(settings, loaded),
         *checks.check_redis(settings),
         *checks.check_registry(settings, loaded.model if loaded else "models"),
-        *checks.check_onnx(),
+        *checks.check_onnx(settings),
         *checks.check_kernels(),
     ]
     failed = sum(check.state == "fail" for check in found)

@@ -94,7 +94,7 @@ def test_sampled_events_get_spans_at_the_collector_and_predictions_carry_them(
         assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
         attributes = {a.key: a.value for a in span.attributes}
         assert attributes["messaging.kafka.message.offset"].int_value == output.source[1]
-    stages = ["weir.encode", "weir.features", "weir.inference", "weir.produce"]
+    stages = ["weir.decode", "weir.encode", "weir.features", "weir.inference", "weir.produce"]
     for span_id, span in scored.items():
         children = [s for s in collector.spans if s.parent_span_id.hex() == span_id]
         assert sorted(s.name for s in children) == stages

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,13 +20,15 @@ from confluent_kafka.admin import AdminClient
 from examples.payments.generate import Payments
 from loadtest import scrape
 from loadtest.kafka import KafkaCluster
-from loadtest.latency import PROBES, LatencyBench
+from loadtest.latency import PROBES, LatencyBench, systems_for
 from loadtest.latency_receiver import Arrivals, numbers
-from loadtest.latency_report import Latency, Result, Turn, as_json, as_rows, bounds, latency_of
-from loadtest.latency_sender import Sender, due
+from loadtest.latency_report import Latency, Result, Turn, as_json, as_rows, bounds, latency_of, plot, stage_rows
+from loadtest.latency_sender import Plan, Sender
 from loadtest.measure import OutputCount
+from loadtest.shapes import Load
+from loadtest.stages import ENGINE, TOTAL
 from loadtest.systems import LATENCY, System, Task, select
-from streams.errors import WeirError
+from streams.errors import UsageError, WeirError
 
 LOST = math.nan
 
@@ -94,8 +97,63 @@ def test_without_both_guarantees_the_bound_is_not_judged() -> None:
     assert report["exactly_once_within_bound"] is None
 
 
-def test_a_record_is_due_at_its_intended_time_and_not_before() -> None:
-    assert [due(s, 100) for s in (-0.001, 0.0, 0.0099, 0.011, 1.0)] == [0, 1, 1, 2, 101]
+def test_every_latency_is_also_told_by_system_and_rate() -> None:
+    results = [result("weir", 10.0, rate=2000), result("loop", 5.0, rate=2000), result("weir", 30.0, rate=9000)]
+    assert as_json(results, [], warmup_s=1, seconds=1, load=(0, 0, 0))["latency_ms"] == {
+        "weir": {
+            "2000": {"p50": 1.0, "p99": 10.0, "p99_9": 10.0, "max": 10.0},
+            "9000": {"p50": 1.0, "p99": 30.0, "p99_9": 30.0, "max": 30.0},
+        },
+        "loop": {"2000": {"p50": 1.0, "p99": 5.0, "p99_9": 5.0, "max": 5.0}},
+    }
+
+
+def test_the_distributions_go_to_a_chart_and_a_file_for_each_system_and_rate(tmp_path: Path) -> None:
+    came = [turn(9.0)._replace(came_ms=np.full(50, ms, np.float32)) for ms in (3.0, 9.0)]
+    results = [Result("weir", 2000, tuple(came)), Result("loop", 2000, (turn(1.0),)), Result("weir", 9000, (came[0],))]
+    written = plot(results, tmp_path / "plots")
+    assert [path.name for path in written] == [
+        "latency.svg", "latency-weir-2000.hgrm", "latency-loop-2000.hgrm", "latency-weir-9000.hgrm",
+    ]  # fmt: skip
+    assert "Total count    =          100]" in written[1].read_text()  # both turns
+    assert "Latency by percentile at 9,000 records/s" in written[0].read_text()
+    assert plot(results, tmp_path / "own.svg")[1] == tmp_path / "own-weir-2000.hgrm"
+
+
+def test_a_traced_systems_stages_are_a_table_with_what_a_commit_took() -> None:
+    parts = {"decode": np.array([1.0, 3.0]), ENGINE: np.array([1.0, 3.0]), TOTAL: np.array([10.0, 10.0])}
+    of = turn(9.0, commit=20.0)._replace(parts=parts, commit_p50_ms=5.0)
+    results = [Result("weir", 2000, (of, of)), Result("loop", 2000, (turn(1.0),))]
+    assert stage_rows(results) == [
+        ("2,000", "weir", "decode", "1.00", "3.00", "20.0%"),
+        ("2,000", "weir", "poll to produce", "1.00", "3.00", "20.0%"),
+        ("2,000", "weir", "all", "10.00", "10.00", "100.0%"),
+        ("2,000", "weir", "a commit (metrics)", "5.00", "20.00", ""),
+    ]
+    told = as_json(results, [], warmup_s=1, seconds=1, load=(0, 0, 0))["results"]
+    assert told[0]["stages"]["traced"] == 4
+    assert told[1]["stages"] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_plan_is_the_steady_rate_and_then_the_load() -> None:
+    plan = Plan(1000, 1.0, 10.0, 5_000, skip=200, load=Load.parse("spike+poison"))
+    assert (plan.warmup, plan.count) == (1000, 14_000)
+    assert plan.intended_s[999:1001] == pytest.approx([0.999, 1.0])
+    assert plan.intended_s[-1] == pytest.approx(11.0, abs=0.002)
+    records = list(plan.records())
+    assert [r.time_ms for r in records] == [5_000 + math.floor(s * 1000) for s in plan.intended_s]
+    assert records[0].value.startswith(b'{"payment_id":"p00000200"')
+    scorable = [b"payment_id" in r.value and r.value.endswith(b"}") for r in records]
+    assert np.count_nonzero(~plan.good) == pytest.approx(140, rel=0.4)
+    assert not (plan.good & ~np.array(scorable)).any()
+
+
+def test_a_load_that_ends_the_loops_is_measured_without_them() -> None:
+    assert [s.name for s in systems_for(Load.parse("hot"), "")] == [s.name for s in LATENCY]
+    assert [s.name for s in systems_for(Load.parse("poison"), "")] == ["weir", "weir-exactly-once"]
+    with pytest.raises(UsageError, match="loop-python ends at the first record that it cannot decode"):
+        systems_for(Load.parse("poison"), "weir,loop-python")
 
 
 def test_numbers_are_read_from_the_predictions_of_every_system() -> None:
@@ -141,7 +199,8 @@ def test_a_sender_that_was_held_up_says_so_and_still_sends_everything(kafka: Kaf
     kafka.create_topics("late-sender")
     count = OutputCount(AdminClient({"bootstrap.servers": kafka.address}), "late-sender")
     sender = Sender(kafka.address, "late-sender")
-    late_s = sender.send(list(Payments().records(300)), 1000, time.monotonic() - 0.2)
+    late_s = sender.send(list(Payments().records(300)), np.arange(300) / 1000, time.monotonic() - 0.2)
+    sender.flush()
     assert late_s[0] >= 0.2
     assert late_s[-1] < 0.2
     assert sender.failed == 0
@@ -162,6 +221,11 @@ def test_both_guarantees_deliver_every_prediction_and_are_compared(kafka: KafkaC
         assert 0 < found.latency.p50 <= found.latency.p99 <= found.latency.p99_9 <= found.latency.max
         assert found.median("commit_p99_ms") is not None
         assert found.median("engine_p99_ms") is not None
+        assert found.latency.max == pytest.approx(found.came_ms.max(), rel=1e-4)
+        assert found.parts is not None
+        assert len(found.parts[TOTAL]) > 0
+        assert {"decode", "features", "inference", "encode", "produce"} <= found.parts.keys()
+        assert found.parts[ENGINE].min() > 0
     assert [bound.rate for bound in bounds(results, 100)] == [300]
 
 
@@ -203,6 +267,9 @@ def test_options_of_another_mode_and_rates_that_are_none_are_wrong_use() -> None
             "--records is for `weir bench peak, monitor, scale, catchup, backfill`, not for latency",
         ),
         (["--rate", "100"], "--rate is for `weir bench latency, recovery, soak, catchup`, not for peak"),
+        (["latency", "--shape", "spikes"], "there is no 'spikes'; did you mean 'spike'"),
+        (["--shape", "hot"], "--shape is for `weir bench latency, soak`, not for peak"),
+        (["soak", "--shape", "poison"], "a soak counts every payment, by its event time; leave poison out"),
         (["soak", "--rate", "2000,3000"], "--rate: one number here"),
         (["recovery", "--broker", "localhost:9092"], "--broker is for `weir bench peak, latency`, not for recovery"),
         (["latency", "--rate", "2000,fast"], "--rate fast: write payments a second"),

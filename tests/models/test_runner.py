@@ -7,8 +7,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from models import runner as runner_module
 from models.errors import ModelFailed, ModelRefused
-from models.runner import _ERRORS, SIZES, Runner
+from models.runner import _ERRORS, CPU, CUDA, SIZES, Runner, available_providers, providers_of, starts
 from tests.models.graphs import graph_of, linear, mlp
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -167,6 +168,61 @@ def test_the_provider_is_named() -> None:
         "CPUExecutionProvider",
         "CUDAExecutionProvider",
     )
+
+
+def test_providers_are_listed_by_their_names_in_order_of_preference() -> None:
+    assert providers_of("") == ()
+    assert providers_of(" cpu ") == providers_of("CPUExecutionProvider,CPU") == (CPU,)
+    model = linear([2.0]).SerializeToString()
+    runner = Runner(model, ["a"], providers=providers_of("CPU"))
+    assert runner.provider == CPU
+    ones = np.ones((3, 1), np.float32)
+    np.testing.assert_array_equal(runner.run(ones), Runner(model, ["a"]).run(ones))
+
+
+def test_a_provider_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ModelRefused, match=r"this ONNX Runtime has no provider 'TPU'; it has .*CPU"):
+        providers_of("TPU,CPU")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available")
+def test_a_provider_that_does_not_start_is_refused_and_does_not_become_the_cpu(monkeypatch) -> None:
+    """An ONNX Runtime that was built with CUDA, on a machine without: the session would take the CPU, silently."""
+    assert not starts("NoSuchExecutionProvider")
+    if not starts(CUDA):
+        monkeypatch.setattr(runner_module, "available_providers", lambda: [CUDA, *available_providers()])
+        with pytest.raises(ModelRefused, match="CUDAExecutionProvider does not start on this machine"):
+            providers_of("CUDA,CPU")
+
+
+def test_scores_by_bound_buffers_are_those_of_plain_calls(monkeypatch, rows) -> None:
+    """As on CUDA, with the CPU's memory as the device's; the buffers are the runner's own, not the caller's."""
+    model = mlp([4, 8, 3])
+    plain = Runner(model, NAMES).run(rows)
+    monkeypatch.setattr(runner_module, "_DEVICES", {CPU: "cpu"})
+    bound = Runner(model, NAMES, providers=[CPU])
+    assert bound._bound is not None
+    before = rows.copy()
+    for n in (4096, 1, 300, 6000, 64, 4096):
+        np.testing.assert_array_equal(bound.run(rows[:n]), plain[:n])
+    np.testing.assert_array_equal(rows, before)
+    bound.release()
+
+
+def test_columns_and_integers_reach_a_bound_model_too(monkeypatch) -> None:
+    model = graph_of(
+        [
+            helper.make_node("Cast", ["hour"], ["h"], to=FLOAT),
+            helper.make_node("Add", ["amount", "h"], ["y"]),
+        ],
+        [("amount", FLOAT, ["n", 1]), ("hour", INT64, ["n", 1])],
+        [("y", FLOAT, ["n", 1])],
+        {},
+    )
+    monkeypatch.setattr(runner_module, "_DEVICES", {CPU: "cpu"})
+    runner = Runner(model.SerializeToString(), ["amount", "hour"], providers=[CPU])
+    given = np.array([[1.5, 2], [3.5, np.nan], [0.5, 7]], np.float32)
+    np.testing.assert_array_equal(runner.run(given), np.array([3.5, np.nan, 7.5], np.float32))
 
 
 def test_every_exception_of_onnx_runtime_is_mapped() -> None:
