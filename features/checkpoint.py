@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ class Taken(NamedTuple):
 
     table: EntityTable
     places: np.ndarray
-    keys: list[RowKey]
+    keys: list[str]
     vectors: np.ndarray
     state: np.ndarray
 
@@ -47,8 +48,8 @@ class Checkpoint:
             row
             for taken in self.taken
             for row in zip(
-                taken.keys,
-                pack(self.follows.incarnation, taken.vectors, taken.state, [key.key for key in taken.keys]),
+                map(RowKey, repeat(taken.table.entity), taken.keys),
+                pack(self.follows.incarnation, taken.vectors, taken.state, taken.keys),
                 strict=True,
             )
         ]

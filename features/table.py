@@ -7,6 +7,7 @@ written* (copied, and the store has not confirmed). Only clean rows leave to mak
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -14,10 +15,10 @@ import numpy as np
 
 from features.kernel import walk
 from features.layout import Kind
-from features.store import RowKey
 
-SMALLEST = 1024
-"""Rows that a table begins with; it doubles as entities come."""
+RESERVED_BYTES = 256 * 1024**2
+"""Of state that a table begins with, within its bound: address space, which becomes memory row by row as entities
+come. Beyond it a table doubles, and for a moment holds its state twice."""
 
 
 class Events(NamedTuple):
@@ -50,16 +51,16 @@ class EntityTable:
         self.evictions = 0
         self.over_bound = 0
         self.complete: set[int] = set()
-        size = min(SMALLEST, capacity) + 1
+        size = min(RESERVED_BYTES // (8 * kind.width), capacity) + 1
         self.state = np.empty((size, kind.width))
         self.covered = np.zeros((size, streams), dtype=np.int64)
         self.dirty = np.zeros(size, dtype=np.uint8)
         self.writing = np.zeros(size, dtype=np.bool_)
         self.used = np.zeros(size, dtype=np.int64)
         self.partitions = np.full(size, -1, dtype=np.int32)
-        self.keys: list[RowKey | None] = [None] * size
+        self.keys: list[str | None] = [None] * size
         self._rows: dict[int, dict[str | None, int]] = {}
-        self._free = list(range(size - 1, 0, -1))
+        self._free = array("i", range(size - 1, 0, -1))
 
     def __len__(self) -> int:
         return len(self.keys) - 1 - len(self._free)
@@ -93,10 +94,10 @@ class EntityTable:
         self.covered[rows] = 0
         self.used[rows] = stamp
         self.partitions[rows] = partition
-        known, entity = self._rows[partition], self.entity
+        known = self._rows[partition]
         for row, key in zip(rows.tolist(), keys, strict=True):
             known[key] = row
-            self.keys[row] = RowKey(entity, key)
+            self.keys[row] = key
         return rows
 
     def restore(self, rows: np.ndarray, vectors: np.ndarray, state: np.ndarray) -> None:
@@ -162,9 +163,7 @@ class EntityTable:
         owners = self.partitions[rows].tolist()
         self.complete.difference_update(owners)
         for row, partition in zip(rows.tolist(), owners, strict=True):
-            key = self.keys[row]
-            if key is not None:
-                del self._rows[partition][key.key]
+            del self._rows[partition][self.keys[row]]
         self._forget(rows.tolist())
         self.evictions += len(rows)
         return len(rows)
@@ -175,7 +174,7 @@ class EntityTable:
         self.partitions[rows] = -1
         self.dirty[rows] = 0
         self.writing[rows] = False
-        self._free += rows
+        self._free.extend(rows)
 
     def _grow(self, size: int) -> None:
         before = len(self.keys)
@@ -188,7 +187,7 @@ class EntityTable:
             flags[before:] = 0
         self.partitions[before:] = -1
         self.keys += [None] * (size - before)
-        self._free[:0] = range(size - 1, before - 1, -1)
+        self._free[:0] = array("i", range(size - 1, before - 1, -1))
 
 
 def values_at(kind: Kind, rows: np.ndarray, times: np.ndarray, aggregates: int) -> np.ndarray:

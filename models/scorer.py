@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.errors import ModelError, ModelFailed, ModelRefused
 from models.files import fetch
 from models.rollout import CANARY, Deployment, Version, arms
-from models.runner import Runner
+
+if TYPE_CHECKING:
+    from models.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,8 @@ class Scorer:
             shared.holders += 1
             self._shared[key] = shared
             return
+        from models.runner import Runner  # with ONNX Runtime: not before there is a model to load
+
         try:
             model = fetch(version.uri, version.sha256, cache_dir)
             runner = Runner(model, names, output=version.output, threads=threads, providers=providers)

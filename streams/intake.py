@@ -101,10 +101,13 @@ class Intake:
         self._paused: set[tuple[int, int]] = set()  # (stream, partition) whose merge buffer is full
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Joins the group."""
-        self._loop = loop
+    def connect(self) -> None:
+        """Looks for the group's coordinator, which takes its time; joins nothing yet."""
         self._consumer = Consumer(self._config)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Joins the group. `connect` comes before."""
+        self._loop = loop
         self._thread.start()
 
     async def stop(self) -> None:

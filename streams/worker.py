@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-import faust
 import structlog
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
-from faust.app.base import BootStrategy as FaustBoot
 
 from features.engine import FeatureEngine
 from features.redis_store import RedisStore
@@ -31,7 +30,7 @@ from streams.embedded import find_embedded, start_embedded
 from streams.errors import UsageError, WeirError
 from streams.http import HttpServer
 from streams.instance import Instance
-from streams.intake import OPEN_POLLS, Intake
+from streams.intake import Intake
 from streams.kafka import (
     MAX_OUTPUT_BYTES,
     client_config,
@@ -43,6 +42,7 @@ from streams.kafka import (
     transactional_config,
     worker_group,
 )
+from streams.lean import end_of_imports
 from streams.offsets import Offsets
 from streams.outputs import Outputs
 from streams.ownership import Ownership
@@ -56,21 +56,23 @@ from streams.tracing import Tracer
 from streams.transactions import TransactionalOutputs, Void
 from streams.vitals import Vitals
 
+if TYPE_CHECKING:
+    from streams.agent import Agent
+
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 _VITALS_S = 1.0
 _TOPICS_S = 2.0
 _DAY_MS = 24 * 3_600_000
 
 
-class App(faust.App):
-    """Faust runs the agents; Kafka is the intake's."""
+class _Clients(NamedTuple):
+    """What speaks to Kafka for this worker; nothing of it is in the group yet."""
 
-    logger = logging.getLogger("faust.app")  # else its news come under this module's name
-
-    class BootStrategy(FaustBoot):
-        enable_kafka = False
-        enable_web = False
+    intake: Intake
+    offsets: Offsets
+    outputs: Outputs
 
 
 class Worker:
@@ -94,9 +96,6 @@ class Worker:
         self._gate = asyncio.Lock()
         self._pulse = Pulse()
         self._tracer = Tracer.from_environment(pipeline.name)
-        self._app = App(pipeline.name, broker="kafka://unused", datadir=settings.data_dir / "faust")
-        self._puts: set[asyncio.Future[Any]] = set()
-        self._polls: Any = self._app.channel(maxsize=2 * OPEN_POLLS)
         self._ownership = Ownership(
             pipeline,
             self._engine,
@@ -140,9 +139,15 @@ class Worker:
         self._stop.set()
 
     async def serve(self) -> None:
-        """From the first request to the last commit. Raises what made the worker fail."""
+        """From the first request to the last commit. Raises what made the worker fail.
+
+        What waits for others (Kafka's answers, the producer of before to be fenced, the models) is begun as early as it
+        can be, side by side. The group is joined last: whoever has the partitions keeps them until then.
+        """
         loop = asyncio.get_running_loop()
         await self.http.start()
+        importing = asyncio.ensure_future(asyncio.to_thread(_import_agent))
+        opening: _Opening[_Clients] | None = None
         try:
             partitions = await asyncio.to_thread(
                 prepare_topics,
@@ -153,29 +158,34 @@ class Worker:
                 say=self.vitals.say,
             )
             self._deployments.begin(loop)
+            if partitions is not None and not self._stop.is_set():
+                opening = _Opening(self._open_clients)
             await self._until(self._deployments.at_end.wait(), "reading deployments")
             await self._until(self._serving.loaded(), "loading models")
             self._serving.switch()
             if not self._serving.versions() and not self._stop.is_set():
                 log.warning("no champion deployed yet: predictions go out unscored", mend="weir models deploy")
-            if partitions is not None and not self._stop.is_set():
-                await self._score(partitions)
+            if partitions is not None and opening is not None and not self._stop.is_set():
+                both = asyncio.gather(opening.result, importing)
+                await self._until(both, "starting the producer")
+                if not self._stop.is_set():
+                    clients, make_agent = both.result()
+                    agent = make_agent(self.pipeline.name, self.settings.data_dir / "faust", self._work)
+                    await self._score(partitions, clients, agent)
         finally:
             await self._deployments.stop()
             await self._store.close()
             self._tracer.shutdown()
-            self._instance.close()
+            if opening is None or not opening.is_alive():  # else it would fence whoever has the name after it
+                self._instance.close()
             await self.http.stop()
         if self._error is not None:
             raise self._error
 
-    async def _score(self, partitions: int) -> None:
-        loop = asyncio.get_running_loop()
-        self.vitals.say("starting the producer")
+    def _open_clients(self) -> _Clients:
+        """Connects to Kafka, and fences the producer of the process before. Blocks. Joins nothing, reads nothing."""
         topics = [source.topic for source in self.pipeline.sources]
         ids = TopicIds(None if self.settings.embedded_broker else AdminClient(self._base), topics)
-        await asyncio.to_thread(ids.changed)
-        outputs = await asyncio.to_thread(self._open_outputs)
         group = worker_group(self.pipeline)
         static = None if self.settings.embedded_broker else f"{self.pipeline.name}-{self._instance.name}"
         intake = Intake(
@@ -187,7 +197,14 @@ class Worker:
             max_records=self.settings.batch_records,
             rebalanced=self._on_rebalance,
         )
+        intake.connect()
         offsets = Offsets(consumer_config(self.settings, self._base, group), topics, ids)
+        ids.changed()
+        return _Clients(intake, offsets, self._open_outputs())
+
+    async def _score(self, partitions: int, clients: _Clients, agent: Agent) -> None:
+        loop = asyncio.get_running_loop()
+        intake, offsets, outputs = clients
         delivery: Delivery = AtLeastOnce(outputs, intake)
         if isinstance(outputs, TransactionalOutputs):
             delivery = ExactlyOnce(outputs, intake)
@@ -209,10 +226,8 @@ class Worker:
             schemas=self._schemas,
             goes_on_without_store=self.settings.on_store_away == "local",
         )
-        self._app.agent(self._polls)(self._agent)
-        self._app.finalize()
-        await self._app.start()
-        self._app.flow_control.resume()
+        self._agent = agent
+        await agent.start()
         intake.begin(loop)
         self.vitals.started(self._scoring, self._committer)
         loops = self._commit_loop, self._vitals_loop, self._topics_loop, self._pulse_loop
@@ -225,7 +240,7 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await self._app.stop()
+        await agent.stop()
         await offsets.close()
 
     def _open_outputs(self) -> Outputs:
@@ -240,20 +255,17 @@ class Worker:
         outputs.start()
         return outputs
 
-    async def _agent(self, polls: Any) -> None:
-        async for poll in polls:
-            try:
-                if self._error is None:  # after a failure the state may hold a round that was never acknowledged
-                    await self._scoring.work(poll)
-            except Exception as error:
-                self.fail(error)
-            finally:
-                self._intake.done()
-
     def _deliver(self, poll: Poll) -> None:
-        # The channel holds more than the intake may have open, so this never waits.
-        self._puts.add(put := asyncio.ensure_future(self._polls.put(poll)))
-        put.add_done_callback(self._puts.discard)
+        self._agent.deliver(poll)
+
+    async def _work(self, poll: Poll) -> None:
+        try:
+            if self._error is None:  # after a failure the state may hold a round that was never acknowledged
+                await self._scoring.work(poll)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            self._intake.done()
 
     async def _commit_loop(self) -> None:
         commit_s, checkpoint_s = self.settings.commit_interval / 1000, self.settings.checkpoint_interval / 1000
@@ -328,6 +340,31 @@ class Worker:
             log.warning("no Kafka broker can be reached, trying again")
         else:
             log.debug("kafka client", error=error.str())  # librdkafka's own lines say it
+
+
+class _Opening(threading.Thread, Generic[T]):
+    """A call that may wait for Kafka without end, and that the end of the process waits not for. `result`: its own."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__(name="opening", daemon=True)
+        self._call, self._answer = call, Future[T]()
+        self._answer.set_running_or_notify_cancel()
+        self.result = asyncio.wrap_future(self._answer)
+        self.result.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, also if nobody waits
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._answer.set_result(self._call())
+        except BaseException as error:
+            self._answer.set_exception(error)
+
+
+def _import_agent() -> type[Agent]:
+    from streams.agent import Agent
+
+    end_of_imports()
+    return Agent
 
 
 def run_worker(pipeline: Pipeline, settings: Settings, *, started: Callable[[str], None] | None = None) -> None:

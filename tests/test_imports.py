@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -78,3 +79,25 @@ def test_the_service_starts_without_torch_or_the_demos_data() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_a_worker_imports_only_what_it_uses_and_nothing_slow_before_it_listens() -> None:
+    """With traces off. Faust and ONNX Runtime come later, beside the waiting for Kafka."""
+    never = {"mlflow", "sqlalchemy", "polars", "torch", "deltalake", "fastavro"}
+    later = {"faust", "aiohttp", "onnxruntime"}
+    script = f"""
+import sys
+from streams.cli.output import start
+start(role="worker")
+from streams.loading import load_pipeline
+load_pipeline("examples.payments.pipeline")
+import streams.worker
+print("before it listens:", *sorted({never | later} & set(sys.modules)))
+import streams.agent, models.runner
+print("at all:", *sorted({never} & set(sys.modules)))
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "OTEL_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "before it listens:\nat all:\n"), done.stderr

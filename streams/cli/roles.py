@@ -19,6 +19,10 @@ WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="En
 
 def worker(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
     """Score a pipeline's events until stopped; more workers share its partitions."""
+    from streams.lean import begin_imports, keep_heaps
+
+    begin_imports()
+    keep_heaps()
     settings = start(role="worker")
     _follow_parent(with_parent)
     from streams.loading import load_pipeline
