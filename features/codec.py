@@ -59,23 +59,23 @@ def pack(incarnation: int, vectors: np.ndarray, rows: np.ndarray, keys: Sequence
 
 
 def unpack(
-    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int | None, streams: int, width: int
+    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int, streams: int, width: int
 ) -> Unpacked:
-    """The rows among `values` that belong to `incarnation` (None: to any); None and those of others are absent.
+    """The rows among `values` that belong to `incarnation`; None and rows of other incarnations are absent.
 
     Raises CodecError where a value is not a row of `streams` offsets and `width` numbers, or echoes another
     key.
     """
     size = HEADER.size + 8 * (streams + width)
-    mine = None if incarnation is None else incarnation.to_bytes(8, "little")
-    shape = HEADER.pack(0, streams, width)[8:]
+    mine = incarnation.to_bytes(8, "little")
+    shape = HEADER.pack(incarnation, streams, width)[8:]
     places = []
     for place, value in enumerate(values):
         if value is None:
             continue
         if len(value) < HEADER.size:
             raise CodecError(f"row of {keys[place]!r}: {len(value)} bytes are too few")
-        if mine is not None and value[:8] != mine:
+        if value[:8] != mine:
             continue
         if value[8 : HEADER.size] != shape or len(value) < size:
             raise CodecError(f"row of {keys[place]!r}: not {streams} offsets and {width} numbers")
@@ -90,6 +90,35 @@ def unpack(
         np.ascontiguousarray(fixed[:, HEADER.size : at]).view("<i8"),
         np.ascontiguousarray(fixed[:, at:]).view("<f8"),
     )
+
+
+def unpack_states(
+    values: Sequence[bytes | None], keys: Sequence[str], *, streams: int, width: int, empty: bytes
+) -> np.ndarray:
+    """The state float64 [1 + n, width] of n rows of any incarnation, after one of zeros; `empty` where there is none.
+
+    The state alone, in one copy. Raises CodecError as `unpack` does.
+    """
+    at = HEADER.size + 8 * streams
+    size = at + 8 * width
+    shape = HEADER.pack(0, streams, width)[8:]
+    parts: list[Any] = [bytes(8 * width)]
+    for value, key in zip(values, keys, strict=True):
+        if value is None:
+            parts.append(empty)
+            continue
+        if value[8 : HEADER.size] != shape or len(value) < size:
+            raise CodecError(f"row of {key!r}: not {streams} offsets and {width} numbers")
+        if value[size:] != key.encode("utf-8", "surrogatepass"):
+            raise CodecError(f"row of {key!r}: the stored row is of {key_of(value)!r}")
+        parts.append(memoryview(value)[at:size])
+    return np.frombuffer(bytearray().join(parts), dtype="<f8").reshape(len(parts), width)
+
+
+def vector_of(value: bytes) -> tuple[int, ...]:
+    """What a packed row covers. Raises CodecError if it is no packed row."""
+    streams = _header(value)[1]
+    return struct.unpack_from(f"<{streams}q", value, HEADER.size)
 
 
 def incarnation_of(value: bytes) -> int:

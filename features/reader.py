@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from features.layout import Kind, Layout
 from features.partitioner import Partitioner, partition_of
 from features.readings import Readings
 from features.spec import FeatureSpec
-from features.store import Found, Meta, RowKey, Store
-from features.table import values_at
+from features.store import Found, Meta, RowKey, Store, Vector
+from features.table import values_at, values_of
 
 FieldValue = str | float | None
 Entity = Mapping[str, FieldValue]
@@ -69,10 +69,13 @@ class _Plan(NamedTuple):
 
 
 class _Sought(NamedTuple):
-    """The rows of a read: wanted, as `Store.read` takes it; for each of them its group and entity, in that order."""
+    """The rows of a read. wanted: as `Store.read` takes it; asked: for each of them its group and entity, in that
+    order; names: key texts by group and entity.
+    """
 
     wanted: dict[int, list[RowKey]]
     asked: dict[int, list[tuple[int, int]]]
+    names: list[list[str]]
 
 
 class StateReader:
@@ -257,14 +260,14 @@ class StateReader:
             )
         wanted: dict[int, list[RowKey]] = {}
         asked: dict[int, list[tuple[int, int]]] = {}
+        names: list[list[str]] = []
         for place, group in enumerate(plan.groups):
-            names = codec.entity_keys([texts[name] for name in group.kind.fields])
-            for owner, (name, some) in enumerate(zip(names, partitions, strict=True)):
-                assert name is not None
+            names.append(cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields])))
+            for owner, (name, some) in enumerate(zip(names[place], partitions, strict=True)):
                 for partition in some:
                     wanted.setdefault(partition, []).append(RowKey(group.index, name))
                     asked.setdefault(partition, []).append((place, owner))
-        return _Sought(wanted, asked)
+        return _Sought(wanted, asked, names)
 
     def _partition(self, key: str) -> int:
         return partition_of(key.encode("utf-8", "surrogatepass"), self._partitions, self._partitioner)
@@ -297,63 +300,59 @@ class StateReader:
 
     def _readings(self, plan: _Plan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
         k = len(plan.names)
-        values, newest = np.full((n, k), np.nan), np.empty((n, k), dtype=np.int64)
+        values, newest = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
         codes = np.empty((n, k), dtype=np.uint8)
-        written = np.zeros(n, dtype=np.int64)
-        rows: list[list[tuple[int, RowKey, bytes, Meta]]] = [[] for _ in plan.groups]
-        absent: list[set[int]] = [set() for _ in plan.groups]
+        written = [0] * n
+        rows: list[list[bytes | None]] = [[None] * n for _ in plan.groups]
+        unknown: list[set[int]] = [set() for _ in plan.groups]
         """By group, the entities that may have a row which is not there yet."""
         for partition, (meta, packed) in found.items():
-            unknown = meta is None or meta.rebuilding
-            owners = sought.asked[partition]
-            if meta is not None:
-                of = [owner for _, owner in owners]
-                written[of] = np.maximum(written[of], meta.written_ms)
-            for (place, owner), key, value in zip(owners, sought.wanted[partition], packed, strict=True):
-                if value is not None and meta is not None:
-                    rows[place].append((owner, key, value, meta))
-                elif unknown:
-                    absent[place].add(owner)
-        for group, some, lacking in zip(plan.groups, rows, absent, strict=True):
-            state, unfinished = self._state(group, some, n)
-            ints = state.view(np.int64)
-            times = np.full(n, at_ms, dtype=np.int64)
-            mine = values_at(group.kind, state, times, len(self._spec.aggregates))[:, group.columns]
+            rebuilt = meta is None or meta.rebuilding
+            for (place, owner), value in zip(sought.asked[partition], packed, strict=True):
+                if meta is not None and meta.written_ms > written[owner]:
+                    written[owner] = meta.written_ms
+                if value is None:
+                    if rebuilt:
+                        unknown[place].add(owner)
+                elif meta is not None and meta.until and _behind(value, meta.until):
+                    unknown[place].add(owner)
+                elif (before := rows[place][owner]) is None:
+                    rows[place][owner] = value
+                else:
+                    key = sought.names[place][owner]
+                    rows[place][owner] = self._newer(plan.groups[place], key, before, value)
+        times = np.full(n, at_ms, dtype=np.int64)
+        for place, group in enumerate(plan.groups):
+            state = self._state(group, rows[place], sought.names[place])
+            ints = state.view(np.int64)[1:]
+            mine = values_of(group.kind, state, times, len(self._spec.aggregates))[:, group.columns]
             code = states(group.expiry, ints, mine, at_ms)
-            unknown_rows = sorted((lacking - {owner for owner, *_ in some}) | unfinished)
-            code[unknown_rows], mine[unknown_rows] = REBUILDING, np.nan
+            if lacking := [owner for owner in unknown[place] if rows[place][owner] is None]:
+                code[lacking], mine[lacking] = REBUILDING, np.nan
             values[:, group.places], codes[:, group.places] = mine, code
             newest[:, group.places] = newest_ms(group.newest, ints)[:, np.newaxis]
-        return Readings(plan.names, plan.fields, at_ms, values, codes, newest, written)
+        return Readings(plan.names, plan.fields, at_ms, values, codes, newest, np.array(written, dtype=np.int64))
 
-    def _state(
-        self, group: _Group, rows: Sequence[tuple[int, RowKey, bytes, Meta]], n: int
-    ) -> tuple[np.ndarray, set[int]]:
-        """The state float64 [n, width] of one group, empty where there is no row; of an entity with several rows the
-        newest. And the entities whose row does not yet cover what the rebuild has to.
-        """
-        state = np.tile(group.kind.template.view(np.float64), (n, 1))
-        if not rows:
-            return state, set()
-        streams = len(self._spec.streams)
+    def _state(self, group: _Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
+        """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
+        streams, width = len(self._spec.streams), group.kind.width
         try:
-            _, vectors, unpacked = codec.unpack(
-                [value for _, _, value, _ in rows],
-                [key.key for _, key, _, _ in rows],
-                incarnation=None,
-                streams=streams,
-                width=group.kind.width,
+            return codec.unpack_states(
+                rows, names, streams=streams, width=width, empty=group.kind.template.tobytes()
             )
         except codec.CodecError as error:
             raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error
-        owners = np.array([owner for owner, *_ in rows])
-        order = np.arange(len(rows))
-        if len(set(owners.tolist())) < len(rows):
-            order = np.argsort(newest_ms(group.newest, unpacked.view(np.int64)), kind="stable")
-        state[owners[order]] = unpacked[order]  # of several, the last one stays
-        unfinished = {
-            owner
-            for place, (owner, _, _, meta) in enumerate(rows)
-            if meta.until and (vectors[place] < meta.until).any()
-        }
-        return state, unfinished
+
+    def _newer(self, group: _Group, name: str, one: bytes, other: bytes) -> bytes:
+        """Of two rows of one entity, the one with the newest event."""
+        state = self._state(group, [one, other], [name, name])
+        times = newest_ms(group.newest, state.view(np.int64)[1:])
+        return other if times[1] >= times[0] else one
+
+
+def _behind(row: bytes, until: Vector) -> bool:
+    """Whether a packed row does not yet cover what its incarnation has to."""
+    try:
+        return any(here < there for here, there in zip(codec.vector_of(row), until, strict=False))
+    except codec.CodecError:
+        return False  # no row at all: who unpacks it says so

@@ -195,8 +195,12 @@ def values_at(kind: Kind, rows: np.ndarray, times: np.ndarray, aggregates: int) 
 
     Only the columns of this kind are filled; the others are NaN.
     """
-    n, streams = len(rows), len(kind.feeds) - 1
-    state = np.concatenate([np.zeros((1, kind.width)), rows])
+    return values_of(kind, np.concatenate([np.zeros((1, kind.width)), rows]), times, aggregates)
+
+
+def values_of(kind: Kind, state: np.ndarray, times: np.ndarray, aggregates: int) -> np.ndarray:
+    """`values_at` of float64 state [1 + n, width], whose first row stands for no entity."""
+    n, streams = len(times), len(kind.feeds) - 1
     reads = Events(  # of the stream that feeds nothing
         np.full(n, streams, dtype=np.int8),
         np.zeros(n, dtype=np.int64),

@@ -141,11 +141,11 @@ def _aggregates() -> Iterator[Aggregate]:
 
 
 async def _run(url: str, say: Callable[[str], None], reads: int) -> Found:
-    redis = Redis.from_url(url, protocol=2)
+    redis = Redis.from_url(url, protocol=2, socket_timeout=30)
     info: dict[str, Any] = await redis.info("server")
     server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
     spec = spec_of(FEATURES)
-    store = RedisStore(url, "bench")
+    store = RedisStore(url, "bench", command_timeout_s=30)
     await _fill(store, spec)
     say(f"{USERS:,} entities of {FEATURES} features are written")
     speeds = await _speeds(spec, store, redis, reads)
@@ -153,7 +153,7 @@ async def _run(url: str, say: Callable[[str], None], reads: int) -> Found:
     memory = []
     for features in WIDTHS:
         await redis.flushall()
-        of_width = RedisStore(url, "bench")
+        of_width = RedisStore(url, "bench", command_timeout_s=30)
         row_bytes = await _fill(of_width, spec_of(features))
         await of_width.close()
         usage: list[int] = [await redis.memory_usage(key, samples=0) for key in map(_key, range(USERS))]
@@ -220,8 +220,9 @@ async def _fill(store: RedisStore, spec: FeatureSpec) -> int:
             np.sort(_NOW_MS - draw.integers(0, 24 * HOUR_MS, n)),
             {"user_id": mine * _PAYMENTS, **{name: draw.lognormal(3, 1, n).round(2) for name in _FIELDS}},
         )
-        await engine.load((columns,))
-        engine.process((columns,))
+        arrived = (columns,)
+        await engine.load(arrived)
+        engine.process(arrived)
         for copy in engine.snapshot({partition: (n,)}):
             size = len(copy.rows[0][1])
             await store.write(partition, copy.follows, copy.vector, copy.rows)

@@ -17,7 +17,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from features.reader import Entity, ReadError, StateReader
+from features.reader import Entity, ReadError, StateReader, Unreadable
 from features.readings import Reading, Readings
 from features.redis_store import RedisStore
 from features.store import StoreMisconfigured, StoreUnavailable
@@ -34,6 +34,7 @@ __all__ = [
     "Readings",
     "StoreMisconfigured",
     "StoreUnavailable",
+    "Unreadable",
 ]
 
 

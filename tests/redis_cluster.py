@@ -13,8 +13,10 @@ from redis.cluster import RedisCluster
 from tests.redis_server import RedisServer, free_port
 
 SLOTS = 16384
-_OPTIONS = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
-_READY_S = 15.0
+_OPTIONS = ("--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0")
+_FAILOVER_MS = 2000
+"""Without an answer for so long, a primary counts as dead where there is a replica; else Redis' default holds."""
+_READY_S = 60.0
 
 
 class Cluster:
@@ -22,6 +24,7 @@ class Cluster:
 
     def __init__(self, folder: Path, *, primaries: int = 3, replicas: bool = False) -> None:
         self._folder = folder
+        self._options = ("--cluster-node-timeout", str(_FAILOVER_MS)) if replicas else ()
         self.nodes = [self._node(number) for number in range(primaries)]
         self.replicas = [self._node(primaries + number) for number in range(primaries if replicas else 0)]
 
@@ -100,7 +103,7 @@ class Cluster:
     def _node(self, number: int) -> _Node:
         folder = self._folder / str(number)
         folder.mkdir()
-        return _Node(folder)
+        return _Node(folder, *self._options)
 
     def _agrees(self, node: RedisServer) -> bool:
         with node.admin() as admin:
@@ -120,9 +123,9 @@ class Cluster:
 class _Node(RedisServer):
     """A node of a cluster."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.bus_port = free_port()
-        super().__init__("redis", folder, *_OPTIONS, "--cluster-port", str(self.bus_port))
+        super().__init__("redis", folder, *_OPTIONS, "--cluster-port", str(self.bus_port), *options)
 
 
 def _id(node: RedisServer) -> bytes:

@@ -89,6 +89,24 @@ def test_how_a_pipeline_is_declared() -> None:
     ]
 
 
+def test_how_features_are_read_online() -> None:
+    from streams import online
+
+    assert sorted(online.__all__) == [
+        "BlockingFeatureReader",
+        "FeatureReader",
+        "ReadError",
+        "Reading",
+        "Readings",
+        "StoreMisconfigured",
+        "StoreUnavailable",
+        "Unreadable",
+    ]
+    for reader in (online.FeatureReader, online.BlockingFeatureReader):
+        assert names_of(reader) == ["pipeline", "redis_url", "partitions", "timeout_s"]
+        assert names_of(reader.read) == ["entities", "at", "features", "ask_all"]
+
+
 def test_the_commands() -> None:
     assert [command.name for command in app.registered_commands] == [
         "demo",
@@ -110,7 +128,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "catalogue", "read", "check", "backfill", "diff"],
+        "features": ["list", "catalogue", "read", "serve", "check", "backfill", "diff"],
         "config": ["show"],
     }
 

@@ -216,8 +216,7 @@ def _read(
     """One report an entity, in their order. Entities that name the same fields are read together."""
     from dataclasses import asdict
 
-    from features.reader import Unreadable
-    from streams.online import BlockingFeatureReader, ReadError
+    from streams.online import BlockingFeatureReader, ReadError, Unreadable
 
     at_ms = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     found: dict[int, dict[str, Any]] = {}

@@ -187,3 +187,45 @@ async def test_ten_thousand_rows_are_written_and_loaded(backing: Any) -> None:
     written = rows(meta, keys, 4.0)
     moved = await store.write(0, meta, (10_000, 0), written)
     assert await store.load({0: keys}, {0: moved}) == {0: [value for _, value in written]}
+
+
+async def test_a_meta_says_up_to_where_it_is_rebuilt_until_a_write_has_got_there(backing: Any) -> None:
+    store = backing.store()
+    epoch, _ = await store.claim(0)
+    meta = Meta(epoch, epoch, "5eed5eed5eed5eed", (0, 3), until=(5, 3))
+    await store.begin(0, meta)
+    assert (await backing.store().read({0: []}))[0].meta == meta
+    epoch, found = await store.claim(0)  # the next owner goes on where this one died
+    assert (found.until, found.rebuilding) == ((5, 3), True)
+    moved = await store.write(0, found, (5, 4), [])
+    assert not moved.rebuilding
+    assert (await backing.store().read({0: []}))[0].meta == moved
+    anew = await begun(store)  # of which nothing is to be rebuilt
+    assert (await backing.store().read({0: []}))[0].meta == anew
+    assert not anew.rebuilding
+
+
+async def test_readers_learn_how_many_partitions_there_are_and_when_one_was_written(backing: Any) -> None:
+    store = backing.store()
+    epoch, _ = await store.claim(0, 6)
+    meta = Meta(epoch, epoch, "5eed5eed5eed5eed", (0, 0))
+    await store.begin(0, meta)
+    first = (await store.read({0: []}))[0].meta
+    assert first.partitions == 6
+    await store.claim(0)
+    _, again = await store.claim(0, 12)
+    assert again.partitions == 12
+    await store.write(0, again, (1, 0), [])
+    assert (await store.read({0: []}))[0].meta.written_ms >= first.written_ms > 0
+
+
+async def test_a_meta_that_is_known_holds_but_where_rows_contradict_it(backing: Any) -> None:
+    store, reader = backing.store(), backing.store()
+    old = await begun(store)
+    old = await store.write(0, old, (1, 0), written := rows(old, KEYS, 1.0))
+    wanted = {0: [*KEYS, RowKey(0, "never seen")]}
+    assert await reader.read(wanted, {0: old}) == {0: (old, [*(value for _, value in written), None])}
+    new = await begun(store)
+    new = await store.write(0, new, (1, 0), written := rows(new, KEYS[:1], 2.0))
+    assert await reader.read({0: KEYS[:2]}, {0: old}) == {0: (new, [written[0][1], None])}
+    assert (await reader.read({0: KEYS[:1], 1: KEYS[:1]}, {0: new}))[1] == (None, [None])

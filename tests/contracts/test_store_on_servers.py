@@ -8,7 +8,7 @@ import pytest
 
 from features import codec
 from features.redis_store import RedisStore
-from features.store import Refused, RowKey, StoreMisconfigured, StoreUnavailable
+from features.store import Meta, Refused, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
 from tests.contracts.test_store import KEYS, begun, rows
 
@@ -175,3 +175,14 @@ async def test_rows_of_a_stranger_are_absent(shared: ServerBacking) -> None:
     with shared.server.admin() as admin:
         admin.set(f"weir:{{{shared.pipeline}:0}}:row:0:user-1", b"odd")
     assert await store.load({0: KEYS[:1]}, {0: meta}) == {0: [None]}
+
+
+async def test_what_another_release_left_of_a_rebuild_counts_for_its_own_incarnation(shared: ServerBacking) -> None:
+    store = shared.store()
+    epoch, _ = await store.claim(0)
+    await store.begin(0, Meta(epoch, epoch, "5eed5eed5eed5eed", (0, 0), until=(9, 9)))
+    with shared.server.admin() as admin:  # as a function that knows no `until` begins the next
+        admin.hset(f"weir:{{{shared.pipeline}:0}}:meta", "incarnation", str(epoch + 1))
+    found = (await store.read({0: []}))[0].meta
+    assert found is not None
+    assert (found.incarnation, found.until, found.rebuilding) == (epoch + 1, (), False)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.codec import CodecError, entity_key, entity_keys, incarnation_of, key_of, pack, unpack
+from features.codec import (
+    CodecError,
+    entity_key,
+    entity_keys,
+    incarnation_of,
+    key_of,
+    pack,
+    unpack,
+    unpack_states,
+    vector_of,
+)
 
 COMPONENTS = st.one_of(st.none(), st.text("ab\\u\x1f", max_size=4), st.integers(-3, 3).map(float))
 
@@ -33,6 +43,13 @@ def test_what_was_packed_unpacks(
     assert [(incarnation_of(value), key_of(value)) for value in packed] == [
         (incarnation, key) for key in keys
     ]
+    assert [vector_of(value) for value in packed] == [tuple(vector) for vector in vectors.tolist()]
+    if width:
+        empty = np.full(width, 5.0)
+        states = unpack_states(
+            [None, *packed], ["gone", *keys], streams=streams, width=width, empty=empty.tobytes()
+        )
+        assert states.tobytes() == np.concatenate([np.zeros((1, width)), [empty], rows]).tobytes()
 
 
 def one(incarnation: int = 7, key: str = "ann", streams: int = 2, width: int = 3) -> bytes:
@@ -58,6 +75,8 @@ def test_a_row_of_another_incarnation_is_absent() -> None:
 def test_a_row_that_is_not_the_one_asked_for_is_an_error(value: bytes, message: str) -> None:
     with pytest.raises(CodecError, match=message):
         unpack([value], ["ann"], incarnation=7, streams=2, width=3)
+    with pytest.raises(CodecError, match="row of 'ann'"):
+        unpack_states([value], ["ann"], streams=2, width=3, empty=bytes(24))
 
 
 def test_bytes_too_few_for_a_row_have_neither_key_nor_incarnation() -> None:

@@ -349,6 +349,29 @@ async def test_a_search_in_all_partitions_is_bounded() -> None:
         await reader(MemoryStore()).read([{"user": "ann"}] * 10_000, T, ask_all=True)
 
 
+@pytest.mark.parametrize(
+    "broken", [b"", b"\0" * 8, b"\0\0\0\0\1\0\0\0\1\0\0\0" + b"\0" * 4000, b"\0\0\0\0\1\0\0\0\x4b\0\0\0"]
+)
+async def test_a_broken_row_is_said_to_be_one(broken: bytes) -> None:
+    store, partition = await streamed(EVENTS, partition=of_user("ann")), of_user("ann")
+    for until in ((), (9,)):
+        held = store._partitions[partition]
+        assert held.meta is not None
+        held.meta = replace(held.meta, until=until)
+        held.rows = {key: value[:8] + broken for key, value in held.rows.items()}
+        with pytest.raises(Unreadable, match="no row of this pipeline"):
+            await read(reader(store), {"user": "ann"}, T)
+
+
+async def test_a_row_of_another_entity_is_not_taken_for_this_one() -> None:
+    store = await streamed([*EVENTS, (T, "bob", "baker", 7, 1.0)], partition=of_user("ann"))
+    rows = store._partitions[of_user("ann")].rows
+    ann, bob = (next(key for key in rows if key == (0, user)) for user in ("ann", "bob"))
+    rows[ann] = rows[bob]
+    with pytest.raises(Unreadable, match="the stored row is of 'bob'"):
+        await read(reader(store), {"user": "ann"}, T)
+
+
 async def test_a_time_that_is_none_is_refused() -> None:
     for time in (2**60, -(2**60)):
         with pytest.raises(ReadError, match="is no time"):
