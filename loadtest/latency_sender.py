@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from confluent_kafka import Producer
@@ -77,7 +78,7 @@ class Plan:
 class Sender:
     """Sends to `topic` of `broker`; `failed` counts what the broker did not take. config: more for librdkafka."""
 
-    def __init__(self, broker: str, topic: str, **config: object) -> None:
+    def __init__(self, broker: str, topic: str, **config: Any) -> None:
         self.failed = 0
         self._topic = topic
         self._producer = Producer(

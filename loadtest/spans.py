@@ -37,7 +37,8 @@ def traceparent(number: int) -> bytes:
 
 def sampled(total: int, share: float = TRACED) -> list[int]:
     """The places of the records that are sampled: drawn, for every hundredth would be the first of its batch."""
-    return np.flatnonzero(np.random.default_rng(total).random(total) < share).tolist()
+    found: list[int] = np.flatnonzero(np.random.default_rng(total).random(total) < share).tolist()
+    return found
 
 
 class Collector:
