@@ -84,14 +84,20 @@ def open_dataset(path: Path, version: int | None = None) -> Stored:
     try:
         opened = table(path, version=version)
         files = tuple(path / uri.rsplit("/", 1)[-1] for uri in opened.file_uris())
-        written = next(iter(opened.history(1)), {}) if version is None else _commit(opened, version)
-    except errors.DeltaError as error:
+    except (errors.DeltaError, OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as a Delta table: {one_line(error, 160)}") from error
-    return Stored(path, files, opened.version(), json.loads(written.get(_LINEAGE, "{}")))
+    return Stored(path, files, opened.version(), _lineage(path, opened.version()))
 
 
-def _commit(table: Any, version: int) -> dict[str, Any]:
-    return next((commit for commit in table.history() if commit.get("version") == version), {})
+def _lineage(path: Path, version: int) -> dict[str, Any]:
+    """What a version's commit says, as the log has it; nothing where the table's history has been cleaned."""
+    log = path / "_delta_log" / f"{version:020d}.json"
+    for line in log.read_text().splitlines() if log.is_file() else ():
+        written = json.loads(line).get("commitInfo", {}).get(_LINEAGE)
+        if written is not None:
+            found: dict[str, Any] = json.loads(written)
+            return found
+    return {}
 
 
 def _write_file(
