@@ -20,7 +20,6 @@ from features.engine import FeatureEngine
 from features.redis_store import RedisStore
 from features.store import StoreMisconfigured
 from models.errors import ModelRefused
-from models.runner import providers_of
 from monitors.metrics import Metrics
 from streams.batches import Poll
 from streams.commit import Committer
@@ -80,10 +79,7 @@ class Worker:
 
     def __init__(self, pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
         self.pipeline, self.settings = pipeline, settings
-        try:
-            providers = providers_of(settings.onnx_providers)
-        except ModelRefused as error:
-            raise UsageError(f"WEIR_ONNX_PROVIDERS={settings.onnx_providers}: {error}") from None
+        providers = _providers(settings.onnx_providers)
         self.metrics = Metrics()
         self._stop = asyncio.Event()
         self._error: BaseException | None = None
@@ -365,6 +361,18 @@ def _import_agent() -> type[Agent]:
 
     end_of_imports()
     return Agent
+
+
+def _providers(named: str) -> tuple[str, ...]:
+    """ONNX Runtime's providers as the settings name them. Raises UsageError for what is not there."""
+    if not named:
+        return ()
+    from models.runner import providers_of  # with ONNX Runtime, which else is imported beside the waiting
+
+    try:
+        return providers_of(named)
+    except ModelRefused as error:
+        raise UsageError(f"WEIR_ONNX_PROVIDERS={named}: {error}") from None
 
 
 def run_worker(pipeline: Pipeline, settings: Settings, *, started: Callable[[str], None] | None = None) -> None:

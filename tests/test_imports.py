@@ -18,7 +18,7 @@ PACKAGES = (*SERVICE, "loadtest", "examples")
 
 # Of the service's packages, only these files may import the driver: one of a package.
 DRIVERS = {
-    "redis": {"features/redis_store.py", "monitors/join_store.py"},
+    "redis": {"features/redis_client.py", "monitors/join_store.py"},
     "onnxruntime": {"models/runner.py"},
     "fastavro": {"streams/schemas/avro.py"},
     "mlflow": {"models/registry.py"},
