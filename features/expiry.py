@@ -70,7 +70,8 @@ def newest_ms(newest: Newest, rows: np.ndarray) -> np.ndarray:
     found = rows[:, newest.slots]
     unseen = found == UNSEEN
     times = np.where(unseen, UNSEEN, np.where(unseen, 0, found) * newest.pane_ms)
-    return times.max(axis=1, initial=UNSEEN)
+    latest: np.ndarray = times.max(axis=1, initial=UNSEEN)
+    return latest
 
 
 def _expiry(kind: Kind, out: np.ndarray) -> tuple[int, int, int]:

@@ -48,11 +48,11 @@ class Unreadable(ReadError):
 
 
 class _Group(NamedTuple):
-    """The features asked of one entity kind (`index`): columns int64 [k], their places in the spec's aggregates; places
+    """The features asked of one entity kind (`number`): columns int64 [k], their places in the spec's aggregates; places
     int64 [k], those among the features asked.
     """
 
-    index: int
+    number: int
     kind: Kind
     expiry: Expiry
     newest: Newest
@@ -265,7 +265,7 @@ class StateReader:
             names.append(cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields])))
             for owner, (name, some) in enumerate(zip(names[place], partitions, strict=True)):
                 for partition in some:
-                    wanted.setdefault(partition, []).append(RowKey(group.index, name))
+                    wanted.setdefault(partition, []).append(RowKey(group.number, name))
                     asked.setdefault(partition, []).append((place, owner))
         return _Sought(wanted, asked, names)
 

@@ -17,17 +17,18 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720.0, 360.0, 75.0, 32.0, 45.0, 
 
 
 class Step(NamedTuple):
-    """`count` of the values are at most `value`, which are `share` of all or more."""
+    """`at_most` of the values are at most `value`, which are `share` of all or more."""
 
     value: float
     share: float
-    count: int
+    at_most: int
 
 
 def steps(values: np.ndarray) -> list[Step]:
     """Of float64 [n], n > 0: the percentiles at HdrHistogram's steps, each of them a value that was measured."""
     ordered = np.sort(values)
-    n, share, found = len(ordered), 0.0, []
+    n, share = len(ordered), 0.0
+    found: list[Step] = []
     while True:
         value = ordered[max(math.ceil(share * n - 1e-6), 1) - 1]
         count = int(np.searchsorted(ordered, value, side="right"))
@@ -47,8 +48,8 @@ def hgrm(values: np.ndarray) -> str:
     lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
     if len(values):
         *rising, last = steps(values)
-        lines += [f"{s.value:12.3f} {s.share:2.12f} {s.count:10d} {1 / (1 - s.share):14.2f}" for s in rising]
-        lines.append(f"{last.value:12.3f} {last.share:2.12f} {last.count:10d}")
+        lines += [f"{s.value:12.3f} {s.share:2.12f} {s.at_most:10d} {1 / (1 - s.share):14.2f}" for s in rising]
+        lines.append(f"{last.value:12.3f} {last.share:2.12f} {last.at_most:10d}")
     mean, spread, most = (values.mean(), values.std(), values.max()) if len(values) else (0.0, 0.0, 0.0)
     lines.append(f"#[Mean    = {mean:12.3f}, StdDeviation   = {spread:12.3f}]")
     lines.append(f"#[Max     = {most:12.3f}, Total count    = {len(values):12d}]")
@@ -66,13 +67,13 @@ def chart(title: str, series: Sequence[tuple[str, np.ndarray]]) -> str:
     if found:
         low = math.floor(math.log10(max(min(step.value for step in found), 1e-3)))
         high = max(math.ceil(math.log10(max(step.value for step in found)) + 1e-9), low + 1)
-        nines = max(1, math.ceil(math.log10(max(step.count for step in found))))
+        nines = max(1, math.ceil(math.log10(max(step.at_most for step in found))))
         parts += _axes(low, high, nines)
         for colour, (_, rising) in zip(_colours(len(drawn)), drawn, strict=True):
             if not rising:
                 continue
             # the last step lies at infinity: it is drawn where the number of its values puts it
-            points = [(min(_nines(s), math.log10(max(s.count, 1)), nines), s.value) for s in rising]
+            points = [(min(_nines(s), math.log10(max(s.at_most, 1)), nines), s.value) for s in rising]
             path = "L".join(f"{_x(n, nines):.1f} {_y(value, low, high):.1f}" for n, value in points)
             parts.append(f'<path class="series" d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
     for place, (colour, (name, rising)) in enumerate(zip(_colours(len(drawn)), drawn, strict=True)):

@@ -108,7 +108,7 @@ class Growth:
 
     def as_rows(self) -> list[tuple[str, ...]]:
         """Under `COLUMNS`."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for point, found in self.found:
             share = self._of_base(point, found)
             rows.append(

@@ -145,8 +145,8 @@ def _counted(work: Callable[[Any], Any], given: Any, capture: Path) -> tuple[Any
     with redirect_stderr(StringIO()), Tracker(capture, trace_python_allocators=True, native_traces=False):
         result = work(given)
     with FileReader(capture) as reader:
-        records = reader.get_allocation_records()
-        return result, sum(r.n_allocations for r in records if r.allocator not in frees)
+        made = sum(r.n_allocations for r in reader.get_allocation_records() if r.allocator not in frees)
+    return result, made
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def measure_hot_path() -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="weir-hot-path-") as folder:
         path = HotPath(Path(folder))
         try:
-            return measure(path.stages, *polls(2))
+            warm_up, given = polls(2)
+            return measure(path.stages, warm_up, given)
         finally:
             path.close()
 

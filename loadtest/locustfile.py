@@ -29,9 +29,9 @@ PREDICTION_S = 10.0
 _IDLE_S = 0.002
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator, unused-ignore]
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("--broker", default="localhost:9092", env_var="BROKER", help="host:port of Kafka")  # type: ignore[call-overload]
+    parser.add_argument("--broker", default="localhost:9092", env_var="BROKER", help="host:port of Kafka")
     parser.add_argument("--topic", default="payments", help="the scored topic")
     parser.add_argument("--predictions", default="payments.predictions", help="the topic of predictions")
     parser.add_argument("--rate", type=float, default=5.0, help="payments, or requests, a second of each user at most")
@@ -149,7 +149,7 @@ class FeaturesUser(FastHttpUser):
                 answer.failure("not the entities that were asked for")
 
 
-@events.test_stop.add_listener
+@events.test_stop.add_listener  # type: ignore[untyped-decorator, unused-ignore]
 def _stop(**_: Any) -> None:
     if KafkaUser.payments is not None:
         KafkaUser.payments.close()

@@ -95,7 +95,7 @@ class Found:
         }
 
     def as_rows(self) -> list[tuple[str, ...]]:
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for s in self.speeds:
             size = f"{s.entities} x {FEATURES}"
             rows.append((size, "reader", f"{s.p50_ms:.3f}", f"{s.p99_ms:.3f}", f"{s.ratio:.2f}"))
@@ -156,7 +156,7 @@ async def _run(url: str, say: Callable[[str], None], reads: int) -> Found:
         of_width = RedisStore(url, "bench", command_timeout_s=30)
         row_bytes = await _fill(of_width, spec_of(features))
         await of_width.close()
-        usage: list[int] = [await redis.memory_usage(key, samples=0) for key in map(_key, range(USERS))]
+        usage = [await redis.memory_usage(key, samples=0) or 0 for key in map(_key, range(USERS))]
         memory.append(Memory(features, row_bytes, round(float(np.mean(usage)), 1)))
     await redis.aclose()
     return Found(server, reads, tuple(speeds), tuple(memory))

@@ -137,7 +137,7 @@ def run(say: Callable[[str], None], *, records: int = 3_000_000, rounds: int = 2
 
     Raises WeirError where a worker ends or stands still.
     """
-    turns = []
+    turns: list[Turn] = []
     with (
         tempfile.TemporaryDirectory(prefix="weir-scale-") as folder,
         KafkaCluster(Path(folder), java_options=()) as kafka,

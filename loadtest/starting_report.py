@@ -92,9 +92,9 @@ class Starting:
         """Under `MEMORY_COLUMNS`."""
         rows = []
         for memory in (self.few, self.bounded, self.unbounded):
-            per = ("", "")
+            per = ["", ""]
             if memory is not self.few:
-                per = (f"{self.bytes_per(memory, count):,.0f}" for count in (memory.entities, memory.rows))
+                per = [f"{self.bytes_per(memory, count):,.0f}" for count in (memory.entities, memory.rows)]
             numbers = (memory.bound, memory.entities, memory.rows, memory.rss_mb, memory.peak_mb)
             rows.append((*(f"{number:,.0f}" for number in numbers), *per))
         return rows

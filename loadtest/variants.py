@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from examples.payments import model as payments_model
 from streams import Pipeline, Source
@@ -36,14 +37,14 @@ class Variant:
         """Raises DeclarationError where `numbers` are too few for `features`: the model would lack inputs."""
         source = Source(self.topic, self.event, key="user_id", id="payment_id", time="ts")
         user = source.by("user_id")
-        base = [
+        base: list[Any] = [
             source.field("amount"),
             user.since_last(),
             user.count("1h", "24h"),
             user.sum("amount", "1h", "24h"),
             user.mean("amount", "1h", "24h"),
         ]
-        more = [
+        more: list[Any] = [
             getattr(user, aggregation)(number, window)
             for number in number_names(self.numbers)
             for aggregation in AGGREGATIONS

@@ -233,7 +233,7 @@ def _node(client: Any, slot: int, address: str) -> str:
     credentials, at, _ = parts.netloc.rpartition("@")
     for first, last, (host, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
         if first <= slot <= last:
-            name = host.decode() or parts.hostname
+            name = host.decode() or parts.hostname or ""
             name = f"[{name}]" if ":" in name else name
             return urlunsplit(parts._replace(netloc=f"{credentials}{at}{name}:{port}"))
     raise driver.ClusterDownError(f"no node has slot {slot}")

@@ -92,7 +92,7 @@ class Decoder:
         return [name for name, _ in self._texts]
 
     @property
-    def inexact(self) -> set[str]:
+    def inexact(self) -> frozenset[str]:
         """Those of the numbers that are float64, and must hold an integer exactly."""
         return self._inexact
 

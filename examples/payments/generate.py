@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from confluent_kafka import Producer
@@ -121,8 +121,8 @@ def produce(
 
     sent, headers = 0, headers or {}
     for record in records:
-        more = {"headers": headers[sent]} if sent in headers else {}
-        producer.produce(topic, record.value, record.key, on_delivery=report, timestamp=record.time_ms, **more)
+        own: Any = headers.get(sent)
+        producer.produce(topic, record.value, record.key, on_delivery=report, timestamp=record.time_ms, headers=own)
         sent += 1
         if sent % 10_000 == 0:
             producer.poll(0)

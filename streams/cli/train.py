@@ -42,7 +42,7 @@ def train(
     loaded = load_pipeline(pipeline)
     if dataset is not None and archive is not None:
         raise UsageError("--archive and --dataset: train on one of them")
-    within = {"from_ms": parse_time("--from", from_), "to_ms": parse_time("--to", to)}
+    within: dict[str, Any] = {"from_ms": parse_time("--from", from_), "to_ms": parse_time("--to", to)}
     origin: Lineage = {}
     if dataset is not None:
         data, origin = read_backfilled(loaded, dataset, **within)
