@@ -48,8 +48,8 @@ class Unreadable(ReadError):
 
 
 class _Group(NamedTuple):
-    """The features asked of one entity kind (`number`): columns int64 [k], their places in the spec's aggregates; places
-    int64 [k], those among the features asked.
+    """The features asked of one entity kind, by its number: columns int64 [k], their places in the spec's aggregates;
+    places int64 [k], those among the features asked.
     """
 
     number: int

@@ -104,7 +104,8 @@ class FeaturesEndpoint:
             raise Refusal(503, "; ".join(self._away.values()) or "the feature store does not answer", mend="try again")
         self._in_flight += 1
         try:
-            readings: Readings = await self._guarded(self._reader.read(question.entities, question.at_ms, question.features))
+            asking = self._reader.read(question.entities, question.at_ms, question.features)
+            readings: Readings = await self._guarded(asking)
         finally:
             self._in_flight -= 1
         self._metrics.inc("weir_feature_entities_total", len(readings))
