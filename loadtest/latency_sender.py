@@ -27,6 +27,7 @@ from streams.tracing import TRACEPARENT
 
 TICK_S = 0.002
 FLUSH_S = 30.0
+CONNECT_S = 10.0
 _AHEAD = 1000
 """Records that are encoded at once, where not all of them are before the start."""
 
@@ -92,7 +93,7 @@ class Sender:
                 **config,
             }
         )
-        self._producer.list_topics(topic, timeout=10)  # connected before the first record is due
+        self._producer.list_topics(topic, timeout=CONNECT_S)  # connected before the first record is due
 
     def send(
         self,

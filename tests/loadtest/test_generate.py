@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from examples.payments.generate import Payments
-from loadtest import generate
+from loadtest import generate, latency_sender
 from loadtest.kafka import KafkaCluster
 from loadtest.live import ends
 from loadtest.shapes import Load
@@ -59,7 +59,10 @@ def test_more_than_may_be_sent_is_refused_before_anything_is() -> None:
             generate.run("127.0.0.1:1", "none", rate, seconds, Load.parse("spike"), Payments(), most)
 
 
-def test_a_shape_that_there_is_not_and_a_broker_that_is_away_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shape_that_there_is_not_and_a_broker_that_is_away_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency_sender, "CONNECT_S", 0.5)
     arguments = ["--broker", "127.0.0.1:1", "--topic", "t", "--rate", "10", "--seconds", "1"]
     assert generate.main([*arguments, "--shape", "spikes"]) == 2
     assert "did you mean 'spike'" in capsys.readouterr().err
