@@ -60,14 +60,15 @@ class Codec:
         """Asks the registry. Blocks. RegistryAway where it did not answer about all of them."""
         left = list(headers)
         for look in range(_LOOKS):
+            if not left:
+                return
             if look:
                 self._pause(_LOOK_AGAIN_S)
             with ThreadPoolExecutor(min(_AT_ONCE, len(left))) as pool:
                 asked = [pool.submit(self._learned, header) for header in left]
             left = [header for header, found in zip(left, asked, strict=True) if not found.result()]
-            if not left:
-                return
-        self._unknown(left)
+        if left:
+            self._unknown(left)
 
     def event(self, value: bytes) -> Any:
         """The event of one value. Raises Undecodable, or msgspec's errors."""
