@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from features.reader import FeatureReader
+from features.reader import MOST, StateReader
 from features.redis_store import RedisStore
 from features.spec import Aggregate, Category, Computed
 from models import tables
@@ -128,15 +128,15 @@ def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFram
 
     async def read_all() -> list[dict[str, Any]]:
         store = RedisStore(servers.redis_url, tape.pipeline.name)
-        found = FeatureReader(
+        found = StateReader(
             tape.pipeline.spec, store, key=lead.key, partitions=PARTITIONS, partitioner=lead.partitioner,
             floats={f.name for f in lead.stream.fields} - integer_fields(lead.event),
         )  # fmt: skip
         try:
             values = []
-            for row in rows.select(names).iter_rows(named=True):
-                readings = await found.read(row, at_ms)
-                values.append({f"{PREFIX}{name}": reading.value for name, reading in readings.items()})
+            for some in rows.select(names).iter_slices(MOST):
+                readings = await found.read(some.to_dicts(), at_ms)
+                values += [{f"{PREFIX}{name}": one.value for name, one in entity.items()} for entity in readings]
             return values
         finally:
             await store.close()
