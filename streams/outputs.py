@@ -51,14 +51,16 @@ class Outputs:
     def send(self, rows: ScoredRows, values: Sequence[bytes], traces: Sequence[bytes | None] | None) -> None:
         """Predictions in the partitions and with the keys of their events; `traces`: traceparent headers [n]."""
         self._begin()
-        if traces is None:
-            cuts = np.flatnonzero(np.diff(rows.partitions)) + 1
-            for start, stop in itertools.pairwise([0, *cuts.tolist(), len(rows)]):
-                self._produce_batch(rows.keys[start:stop], values[start:stop], int(rows.partitions[start]))
-        else:
-            for value, key, partition, trace in zip(values, rows.keys, rows.partitions.tolist(), traces, strict=True):
-                headers = [("traceparent", trace)] if trace else None
-                self._produce(self._predictions, value, key, partition, headers)
+        # A batch takes no headers: what has some goes alone, in its place.
+        traced = {i: trace for i, trace in enumerate(traces or ()) if trace}
+        moves = (np.flatnonzero(np.diff(rows.partitions)) + 1).tolist()
+        for start, stop in itertools.pairwise(sorted({0, *moves, *traced, *(i + 1 for i in traced), len(rows)})):
+            partition = int(rows.partitions[start])
+            if start in traced:
+                headers = [("traceparent", traced[start])]
+                self._produce(self._predictions, values[start], rows.keys[start], partition, headers)
+            else:
+                self._produce_batch(rows.keys[start:stop], values[start:stop], partition)
         self._producer.poll(0)
         self._check()
 

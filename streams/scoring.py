@@ -22,7 +22,7 @@ from models.scorer import Scores
 from monitors.conditions import bits_of, mask_of
 from monitors.metrics import Metrics
 from streams.balance import Balance
-from streams.batches import Poll, RecordBatch
+from streams.batches import Headers, Poll, RecordBatch
 from streams.breaker import Breaker
 from streams.contract import Marks
 from streams.decode import decoder_of
@@ -274,7 +274,7 @@ class Scoring:
         rows = work.rows
         if rows.headers is None:
             return None, Spans()
-        parents = [next((v for k, v in row or () if k == "traceparent"), None) for row in rows.headers]
+        parents = [_traceparent(row) if row else None for row in rows.headers]
         if not any(parents):
             return None, Spans()
 
@@ -288,3 +288,7 @@ class Scoring:
             }
 
         return self._tracer.begin(parents, began_ns, attributes)
+
+
+def _traceparent(headers: Headers) -> bytes | None:
+    return next((value for name, value in headers if name == "traceparent"), None)

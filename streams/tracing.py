@@ -46,6 +46,9 @@ def parse_traceparent(header: bytes) -> TraceParent | None:
         return None
     return TraceParent(trace_id, span_id, bool(int(found[3], 16) & 1))
 
+DETAILED = 4
+"""Sampled events of one round that get a span for each stage. A span costs as much as scoring some ten records."""
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -137,14 +140,17 @@ class Tracer:
         return headers, spans
 
     def end(self, spans: Spans, stages: Sequence[Stage]) -> None:
-        """Ends a round's spans with its last stage, and gives each of them a child for every stage."""
+        """Ends a round's spans with its last stage, and gives each of them a child for every stage.
+
+        The stages are the round's: where many events of one are sampled, the first `DETAILED` have them.
+        """
         if not spans.begun:
             return
         from opentelemetry import trace
 
-        for span, start_ns in spans.begun:
+        for place, (span, start_ns) in enumerate(spans.begun):
             inside = trace.set_span_in_context(span)
-            for name, stage_start_ns, stage_end_ns in stages:
+            for name, stage_start_ns, stage_end_ns in stages if place < DETAILED else ():
                 self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
             span.end(max([start_ns, *(end_ns for _, _, end_ns in stages)]))
 
