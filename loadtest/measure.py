@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined, unused-ignore]
 
 from streams.errors import WeirError
 
 INTERVAL_S = 0.05
 STALLED_S = 90.0
+_LEADER_S = 10.0
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 STEADY = (0.10, 0.95)
 """The share of a run's records between which it is measured: not the start, not the last flush."""
 
@@ -49,7 +51,14 @@ class OutputCount:
         return self._total() - self._base
 
     def _total(self) -> int:
-        return sum(found.result().offset for found in self._admin.list_offsets(self._latest).values())
+        deadline = time.monotonic() + _LEADER_S
+        while True:
+            try:
+                return sum(found.result().offset for found in self._admin.list_offsets(self._latest).values())
+            except KafkaException as error:  # a new topic's partitions have no leader yet
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                    raise
+            time.sleep(INTERVAL_S)
 
 
 def watch(
