@@ -11,24 +11,11 @@ from typing import Literal
 import numpy as np
 
 from features import codec
-from features.kernel import (
-    BANK_FOLD,
-    BANK_FOLD_END,
-    BANK_NEWEST,
-    BANK_PANE_MS,
-    COPY,
-    FOLD_PANES,
-    LATEST_TIME,
-    OUT_A,
-    OUT_COLUMN,
-    OUT_KIND,
-    OUT_WITHIN,
-    RATIO,
-    UNSEEN,
-)
+from features.ages import gone_at, newest_ms
+from features.kernel import OUT_COLUMN, UNSEEN
 from features.layout import Kind, Layout
 from features.partitioner import Partitioner, partition_of
-from features.spec import FeatureSpec
+from features.spec import Aggregate, FeatureSpec, Ratio
 from features.store import Found, Meta, RowKey, Store
 from features.table import values_at
 
@@ -101,7 +88,7 @@ class FeatureReader:
             kind, key = self._kinds[index], wanted[index].key
             row = self._newest(kind, [(f.meta, f.rows[place]) for f in self._checked(found)], key)
             readings |= self._evaluate(kind, row, at_ms)
-        return {a.name: readings[a.name] for a in self._spec.aggregates if a.name in readings}
+        return in_declared_order(self._spec, readings)
 
     def read_once(
         self, fields: Mapping[str, FieldValue], at_ms: int | None = None, *, ask_all: bool = False
@@ -187,14 +174,14 @@ class FeatureReader:
                 streams=len(self._spec.streams),
                 width=kind.width,
             ).rows
-            if _newest_ms(kind, rows[0].view(np.int64)) > _newest_ms(kind, best.view(np.int64)):
+            if newest_ms(kind, rows[0].view(np.int64)) > newest_ms(kind, best.view(np.int64)):
                 best = rows[0]
         return best
 
     def _evaluate(self, kind: Kind, row: np.ndarray, at_ms: int) -> dict[str, Reading]:
         """The readings of one kind's aggregates at `at_ms`, of its state float64 [width]."""
         values = values_at(kind, row[np.newaxis], np.array([at_ms]), len(self._spec.aggregates))[0]
-        newest = _newest_ms(kind, row.view(np.int64))
+        newest = newest_ms(kind, row.view(np.int64))
         readings = {}
         for out in kind.outs:
             column = int(out[OUT_COLUMN])
@@ -209,23 +196,28 @@ class FeatureReader:
 
 def _state(kind: Kind, out: np.ndarray, ints: np.ndarray, at_ms: int, value: float) -> State:
     """What the value of an output is worth, of a row's int64 view [width]."""
-    if out[OUT_KIND] in (COPY, RATIO):
-        fold = out[OUT_A]
-        bank = next(bank for bank in kind.banks if bank[BANK_FOLD] <= fold < bank[BANK_FOLD_END])
-        newest = int(ints[bank[BANK_NEWEST]])
-        gone = newest <= at_ms // int(bank[BANK_PANE_MS]) - int(kind.folds[fold, FOLD_PANES])
-    else:
-        newest = int(ints[out[OUT_A]])
-        gone = newest < at_ms - int(out[OUT_WITHIN])
-    if newest == UNSEEN:
+    gone = gone_at(kind, out, ints, at_ms)
+    if gone is None:
         return "missing"
     if gone:
         return "expired"
     return "missing" if np.isnan(value) else "present"
 
 
-def _newest_ms(kind: Kind, ints: np.ndarray) -> int:
-    """Event time of a row's newest event, or the start of its pane; UNSEEN if it has seen none."""
-    times = [int(ints[latest[LATEST_TIME]]) for latest in kind.latest]
-    panes = [(int(ints[bank[BANK_NEWEST]]), int(bank[BANK_PANE_MS])) for bank in kind.banks]
-    return max([*times, *(pane * length for pane, length in panes if pane != UNSEEN)], default=UNSEEN)
+def in_declared_order(spec: FeatureSpec, readings: Mapping[str, Reading]) -> dict[str, Reading]:
+    """The readings of features that can be read without an event: aggregates, and ratios of two that are there.
+
+    A ratio is as old as the older of its two, and no better than the worse.
+    """
+    found: dict[str, Reading] = {}
+    for feature in spec.features:
+        if isinstance(feature, Aggregate) and feature.name in readings:
+            found[feature.name] = readings[feature.name]
+        elif isinstance(feature, Ratio) and all(used.name in readings for used in feature.uses):
+            upper, lower = (readings[used.name] for used in feature.uses)
+            value = upper.value / lower.value if upper.value is not None and lower.value else None
+            states = [reading.state for reading in (upper, lower) if reading.state != "present"]
+            state: State = states[0] if states else "present" if value is not None else "missing"
+            seen = [reading.newest_ms for reading in (upper, lower) if reading.newest_ms is not None]
+            found[feature.name] = Reading(value, state, min(seen) if len(seen) == 2 else None)
+    return found

@@ -132,17 +132,26 @@ def _partitions(pipeline: Pipeline, settings: Settings) -> int:
 
 
 def _described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
-    from features.spec import Aggregate, Category, Computed, Hashed
+    from features.spec import Aggregate, Calendar, Category, Computed, Hashed, Ratio
+    from features.windows import Window
 
     found: dict[str, Any] = {"name": feature.name, "source": pipeline.lead.topic}
-    if isinstance(feature, Computed):
-        return {**found, "kind": "compute"}
+    if isinstance(feature, Computed | Ratio):
+        kind = "ratio" if isinstance(feature, Ratio) else "compute"
+        return {**found, "kind": kind, "of": ", ".join(a.name for a in feature.uses) or None}
     if isinstance(feature, Category):
         encoding = feature.encoding
-        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{len(encoding.values)} values"
+        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{encoding.size - 1} values"
         return {**found, "kind": "category", "of": feature.field, "window": size}
+    if isinstance(feature, Calendar):
+        return {**found, "kind": "calendar", "of": feature.part, "window": feature.zone}
     if isinstance(feature, Aggregate):
-        window = feature.window.text if feature.window else f"within {(feature.within_ms or 0) / 86_400_000:g}d"
+        within = f"within {(feature.within_ms or 0) / 86_400_000:g}d"
+        window = within if feature.window is None else feature.window.text
+        if feature.window is not None and not isinstance(feature.window, Window):
+            window = f"{window}, {within}"
+        if feature.where is not None:
+            window = f"{window}, where {feature.where.text}"
         return {
             "name": feature.name,
             "kind": feature.op,
