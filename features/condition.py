@@ -146,7 +146,7 @@ def _check_compared(node: ast.Compare, kinds: dict[str, str]) -> None:
         parts = [left, *(right.elts if isinstance(right, ast.List | ast.Tuple) else [right])]
         found = {_kind(part, kinds) for part in parts} - {"null"}
         if len(found) > 1:
-            raise ConditionError(f"{ast.unparse(node)} compares a string with a number; write the same kind on both sides")
+            raise ConditionError(f"{ast.unparse(node)} compares a string with a number; make both sides the same")
         if found == {"string"} and isinstance(op, _ORDER):
             raise ConditionError(f"{ast.unparse(node)}: strings have no order here; use ==, != or in")
         left = right

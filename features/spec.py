@@ -38,7 +38,7 @@ from features.feature import Value as Value
 from features.windows import Forever, Window
 
 STATE_FORMAT = 1
-"""Raised when `features.layout` lays the same spec out in another way. What an algebra keeps has a version of its own."""
+"""Raised when `features.layout` lays the same spec out in another way. Algebras have versions of their own."""
 
 FOR_EVER_MS = 2**62
 """How far back all events reach."""

@@ -116,9 +116,10 @@ def _feature(
             return lead.calendar(found["calendar"], found.get("zone", "UTC"), name=found.get("name"))
         if kind == "compute":
             found = _mapping(path, raw, ("compute", "function"), ("dtype", "uses"))
-            name, dtype = _text(f"{path}.compute", found["compute"]), _text(f"{path}.dtype", found.get("dtype", "float32"))
-            function = _resolve(f"{path}.function", _text(f"{path}.function", found["function"]), resolve)
-            return compute(name, function, dtype, uses=_uses(f"{path}.uses", found.get("uses", []), lead, sources))
+            named = {key: _text(f"{path}.{key}", value) for key, value in found.items() if key != "uses"}
+            function = _resolve(f"{path}.function", named["function"], resolve)
+            used = _uses(f"{path}.uses", found.get("uses", []), lead, sources)
+            return compute(named["compute"], function, named.get("dtype", "float32"), uses=used)
         if kind == "ratio":
             found = _mapping(path, raw, ("ratio", "of"))
             used = _uses(f"{path}.of", found["of"], lead, sources)

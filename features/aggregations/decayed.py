@@ -17,7 +17,7 @@ TIME, WEIGHT, TOTAL = range(3)
 NEVER = -(2**63)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _until(f: np.ndarray, i: np.ndarray, time: int, p: int) -> None:
     """Lets the state decay until `time`, if that is later."""
     if time <= i[TIME]:
@@ -29,13 +29,13 @@ def _until(f: np.ndarray, i: np.ndarray, time: int, p: int) -> None:
     i[TIME] = time
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     i[TIME] = NEVER
     f[WEIGHT] = f[TOTAL] = 0.0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     _until(f, i, time, p)
     weight = 2.0 ** (-(i[TIME] - time) / p)
@@ -43,7 +43,7 @@ def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     f[TOTAL] += weight * value
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     if j[TIME] == NEVER:
         return
@@ -53,7 +53,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
     f[TOTAL] += left * g[TOTAL]
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     if q == 1:
         return f[TOTAL] / f[WEIGHT] if f[WEIGHT] > 0 else np.nan

@@ -22,7 +22,7 @@ REGISTERS, BITS = 256, 8
 _ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def hashed(f: np.ndarray, i: np.ndarray, value: float) -> int:
     """The bits of a number, mixed (splitmix64, one to one); -0.0 is 0.0. The last slot lends its place."""
     kept = i[FIRST + KEPT]
@@ -34,12 +34,12 @@ def hashed(f: np.ndarray, i: np.ndarray, value: float) -> int:
     return np.int64(x ^ (x >> np.uint64(31)))
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _register(i: np.ndarray, place: int) -> int:
     return (i[FIRST + (place >> 3)] >> ((place & 7) << 3)) & 0xFF
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _raise(i: np.ndarray, place: int, rank: int) -> None:
     """Sets a register to `rank` if that is more."""
     old = _register(i, place)
@@ -47,7 +47,7 @@ def _raise(i: np.ndarray, place: int, rank: int) -> None:
         i[FIRST + (place >> 3)] += (rank - old) << ((place & 7) << 3)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _count(i: np.ndarray, mixed: int) -> None:
     """Counts one hash: its first bits name the register, the zeros that follow are its rank."""
     x = np.uint64(mixed)
@@ -58,7 +58,7 @@ def _count(i: np.ndarray, mixed: int) -> None:
     _raise(i, np.int64(x >> np.uint64(64 - BITS)), rank)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _spread(i: np.ndarray) -> None:
     """From kept hashes to registers."""
     kept = np.empty(KEPT, dtype=np.int64)
@@ -70,7 +70,7 @@ def _spread(i: np.ndarray) -> None:
     i[N] = DENSE
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _take(i: np.ndarray, mixed: int) -> None:
     if i[N] != DENSE:
         for at in range(FIRST, FIRST + i[N]):
@@ -84,18 +84,18 @@ def _take(i: np.ndarray, mixed: int) -> None:
     _count(i, mixed)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     for at in range(FIRST + KEPT + 1):
         i[at] = 0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     _take(i, hashed(f, i, value))
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     if j[N] != DENSE:
         for at in range(FIRST, FIRST + j[N]):
@@ -107,7 +107,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
         _raise(i, place, _register(j, place))
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     if i[N] != DENSE:
         return float(i[N])

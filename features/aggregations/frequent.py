@@ -16,7 +16,7 @@ KEPT = 8
 """Slots: 8 values, then their 8 counts; a count of 0 is a free place."""
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _take(f: np.ndarray, i: np.ndarray, value: float, count: int) -> bool:
     """Counts into the counter of `value`, or a free one; False where there is neither."""
     free = -1
@@ -33,21 +33,21 @@ def _take(f: np.ndarray, i: np.ndarray, value: float, count: int) -> bool:
     return True
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     for at in range(KEPT):
         f[at] = 0.0
         i[KEPT + at] = 0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     if not _take(f, i, value, 1):
         for at in range(KEPT, 2 * KEPT):
             i[at] -= 1
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _ninth(i: np.ndarray, over: np.ndarray) -> int:
     """The ninth largest of two sets of 8 counts: as many others are larger, or equal and before it."""
     for one in range(2 * KEPT):
@@ -60,7 +60,7 @@ def _ninth(i: np.ndarray, over: np.ndarray) -> int:
     return 0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     over, found = np.empty(KEPT, dtype=np.int64), False
     for at in range(KEPT):
@@ -78,7 +78,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
             _take(f, i, g[at], over[at] - ninth)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     best, most = np.nan, 0
     for at in range(KEPT):

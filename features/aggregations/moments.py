@@ -20,13 +20,13 @@ from features.aggregations.algebra import Algebra
 N, MEAN, M2 = range(3)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     i[N] = 0
     f[MEAN] = f[M2] = 0.0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     i[N] += 1
     before = value - f[MEAN]
@@ -34,7 +34,7 @@ def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     f[M2] += before * (value - f[MEAN])
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     if j[N] == 0:
         return
@@ -49,7 +49,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
     f[M2] += g[M2] + apart * apart * (mine * other / n)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     if i[N] == 0:
         return np.nan

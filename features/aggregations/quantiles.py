@@ -1,4 +1,4 @@
-"""Quantiles from counts in bins of equal ratio (DDSketch), which double their width when they grow too many (UDDSketch).
+"""Quantiles from counts in bins of equal ratio (DDSketch) that double their width when they grow too many (UDDSketch).
 
 At level L a bin is w = 2^L / 512 wide in the logarithm: value x > 0 lies in bin ceil(ln x / w), negative ones mirrored,
 0 in its own. At most 64 bins are kept; a 65th raises the level, which joins neighbours in pairs. So what is kept
@@ -29,7 +29,7 @@ _ZERO = 1 << 20  # key of bin 0 of the positive numbers; float64 has bins from -
 _COUNT = (1 << 32) - 1
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _key(value: float, level: int) -> int:
     if value == 0.0:
         return 0
@@ -38,7 +38,7 @@ def _key(value: float, level: int) -> int:
     return key if value > 0 else -key
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _coarser(key: int) -> int:
     """The key one level up."""
     if key == 0:
@@ -48,13 +48,13 @@ def _coarser(key: int) -> int:
     return -(_ZERO + ((-key - _ZERO + 1) >> 1))
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _sum_of(one: int, other: int) -> int:
     """A bin with the counts of two of its key; it stops at 2^32 − 1."""
     return (one & ~_COUNT) + min((one & _COUNT) + (other & _COUNT), _COUNT)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _collapse(bins: np.ndarray, start: int, n: int) -> int:
     """Joins the n bins from `start` on in pairs, one level up; returns how many there are then."""
     made = start
@@ -68,13 +68,13 @@ def _collapse(bins: np.ndarray, start: int, n: int) -> int:
     return made - start
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     for at in range(FIRST + KEPT):
         i[at] = 0
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     if math.isinf(value):
         return
@@ -100,7 +100,7 @@ def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
         i[LEVEL] += 1
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     if j[BINS] == 0:
         return
@@ -133,7 +133,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
         i[FIRST + at] = both[at]
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     n = 0
     for at in range(FIRST, FIRST + i[BINS]):

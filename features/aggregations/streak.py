@@ -14,20 +14,20 @@ from features.aggregations.algebra import Algebra
 N, RUN, VALUE = range(3)
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def init(f: np.ndarray, i: np.ndarray) -> None:
     i[N] = i[RUN] = 0
     f[VALUE] = np.nan
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add(f: np.ndarray, i: np.ndarray, value: float, time: int, p: int) -> None:
     i[RUN] = i[RUN] + 1 if value == f[VALUE] else 1
     i[N] += 1
     f[VALUE] = value
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) -> None:
     if j[N] == 0:
         return
@@ -37,7 +37,7 @@ def merge(f: np.ndarray, i: np.ndarray, g: np.ndarray, j: np.ndarray, p: int) ->
     f[VALUE] = g[VALUE]
 
 
-@njit(error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def result(f: np.ndarray, i: np.ndarray, time: int, p: int, q: int) -> float:
     return float(i[RUN])
 
