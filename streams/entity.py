@@ -153,9 +153,7 @@ class Entity:
             raise DeclarationError(f"feature {name}: {error}") from error
         return self._aggregate("lag", field, name, None, where, self._within(within, name), param=n)
 
-    def last(
-        self, field: str, *, where: str | None = None, within: str = "30d", name: str | None = None
-    ) -> Declared:
+    def last(self, field: str, *, where: str | None = None, within: str = "30d", name: str | None = None) -> Declared:
         """`field` of the event before; missing when that is older than `within`."""
         name = name or self._named("last", field, None, where)
         return self._aggregate("last", field, name, None, where, self._within(within, name))

@@ -13,9 +13,10 @@ from features.memory_store import MemoryStore
 from features.partitioner import partition_of
 from features.reader import FeatureReader, ReadError, Reading
 from features.round import Segment, StreamColumns
-from features.spec import Aggregate, FeatureSpec, Field, Op, Stream
+from features.condition import Condition
+from features.spec import Aggregate, FeatureSpec, Field, Op, Ratio, Stream
 from features.store import Meta, Store
-from features.windows import Window
+from features.windows import Forever, LastEvents, Window
 
 MINUTE = 60_000
 T = 5_666_667 * 5 * MINUTE
@@ -52,6 +53,7 @@ SPEC = FeatureSpec(
         aggregate("sum", "1h", ("user", "shop")),
     ),
 )
+REDUCED: tuple[Op, ...] = ("variance", "std", "min", "max", "first", "streak", "distinct", "most_frequent")
 Event = tuple[int, str, str | None, float, float | None]
 
 
@@ -128,6 +130,48 @@ async def test_a_reading_is_what_an_event_at_that_time_would_get() -> None:
         np.testing.assert_array_equal(
             [np.nan if r.value is None else r.value for r in found.values()], features.aggregates[-1]
         )
+
+
+EVERY = FeatureSpec(
+    (PAYMENTS,),
+    (
+        *(Aggregate(op, 0, ("user",), op, "amount", Window.parse("1h")) for op in REDUCED),
+        Aggregate("rate", 0, ("user",), "rate", None, Window.parse("1h")),
+        Aggregate("p50", 0, ("user",), "quantile", "amount", Window.parse("1h"), param=500_000),
+        Aggregate("places", 0, ("user",), "distinct", "merchant", Window.parse("3h")),
+        Aggregate("ever", 0, ("user",), "sum", "amount", Forever(), within_ms=60 * MINUTE),
+        Aggregate("two", 0, ("user",), "sum", "amount", LastEvents(2), within_ms=60 * MINUTE),
+        Aggregate("before", 0, ("user",), "lag", "amount", within_ms=60 * MINUTE, param=2),
+        Aggregate("faded", 0, ("user",), "decayed_count", within_ms=60 * MINUTE, param=5 * MINUTE),
+        Aggregate("fading", 0, ("user",), "decayed_mean", "amount", within_ms=60 * MINUTE, param=5 * MINUTE),
+        Aggregate("large", 0, ("user",), "count", None, Window.parse("1h"), where=Condition.parse("amount > 15")),
+        Ratio("share", aggregate("sum", "1h"), aggregate("sum", "3h")),
+    ),
+)
+
+
+async def test_every_aggregation_reads_as_a_worker_would_compute_it_then() -> None:
+    for minutes in (12, 30, 65, 71, 90, 400):
+        store = await streamed(EVENTS, partition=of_user("ann"), spec=EVERY)
+        found = await reader(store, EVERY).read({"user": "ann"}, T + minutes * MINUTE)
+        asked = (T + minutes * MINUTE, "ann", None, 7, None)
+        features = await features_of([*EVENTS, asked], MemoryStore(), of_user("ann"), EVERY)
+        assert list(found) == list(EVERY.names)
+        np.testing.assert_array_equal(
+            np.float32([np.nan if r.value is None else r.value for r in found.values()]), features.matrix[-1]
+        )
+
+
+async def test_what_the_other_windows_hold_expires_too() -> None:
+    store = await streamed(EVENTS, partition=of_user("ann"), spec=EVERY)
+    states = {}
+    for minutes in (12, 80):
+        found = await reader(store, EVERY).read({"user": "ann"}, T + minutes * MINUTE)
+        states[minutes] = {name: found[name].state for name in ("ever", "two", "before", "faded", "std", "share")}
+    assert set(states[12].values()) == {"present"}
+    assert set(states[80].values()) == {"expired"}
+    found = await reader(store, EVERY).read({"user": "bob"}, T)
+    assert {r.state for r in found.values()} == {"missing"}
 
 
 async def test_windows_lose_their_events_pane_by_pane_as_time_passes() -> None:
