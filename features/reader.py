@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from features.table import values_at
 
 State = Literal["present", "missing", "expired"]
 FieldValue = str | float | None
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class ReadError(Exception):
@@ -39,6 +40,12 @@ class Reading:
     value: float | None
     state: State
     newest_ms: int | None
+
+    def given(self, missing: float) -> Reading:
+        """With `missing`, where that is a number, for a value that no model gets."""
+        if self.value is not None and abs(self.value) <= _LARGEST:
+            return self
+        return replace(self, value=None if np.isnan(missing) else missing)
 
 
 class FeatureReader:
@@ -207,7 +214,8 @@ def _state(kind: Kind, out: np.ndarray, ints: np.ndarray, at_ms: int, value: flo
 def in_declared_order(spec: FeatureSpec, readings: Mapping[str, Reading]) -> dict[str, Reading]:
     """The readings of features that can be read without an event: aggregates, and ratios of two that are there.
 
-    A ratio is as old as the older of its two, and no better than the worse.
+    A ratio is as old as the older of its two, and no better than the worse. What is missing, or beyond float32, has
+    the spec's value for it.
     """
     found: dict[str, Reading] = {}
     for feature in spec.features:
@@ -220,4 +228,4 @@ def in_declared_order(spec: FeatureSpec, readings: Mapping[str, Reading]) -> dic
             state: State = states[0] if states else "present" if value is not None else "missing"
             seen = [reading.newest_ms for reading in (upper, lower) if reading.newest_ms is not None]
             found[feature.name] = Reading(value, state, min(seen) if len(seen) == 2 else None)
-    return found
+    return {name: reading.given(spec.missing) for name, reading in found.items()}

@@ -15,7 +15,7 @@ def numbers_of(texts: Sequence[str | None]) -> np.ndarray:
     """float64 [n]: FNV-1a over the UTF-8 bytes, mixed, the upper 52 bits; NaN for None."""
     encoded = [b"" if text is None else text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
-    numbers = _hashed(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends)
+    numbers: np.ndarray = _hashed(np.frombuffer(b"".join(encoded) or b" ", dtype=np.uint8), ends)
     if None in texts:
         numbers[[text is None for text in texts]] = np.nan
     return numbers

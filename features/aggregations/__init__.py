@@ -85,7 +85,8 @@ def _dispatcher(verb: str, arguments: str) -> Any:
     lines = [f"def {verb}(kind, {arguments}):"]
     lines += [f"    if kind == {kind}: return verb_{kind}({arguments})" for kind in range(last)]
     lines += [f"    return verb_{last}({arguments})"]
-    names = {f"verb_{kind}": getattr(algebra, verb) for kind, algebra in enumerate(ALGEBRAS)}
+    names: dict[str, Any] = {f"verb_{kind}": getattr(algebra, verb) for kind, algebra in enumerate(ALGEBRAS)}
+    names["__name__"] = __name__
     exec("\n".join(lines), names)  # noqa: S102 - made of the names above alone
     return njit(error_model="numpy")(names[verb])
 

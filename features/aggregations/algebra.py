@@ -14,10 +14,10 @@ Events are added in the order of their arrival, and panes merged oldest first, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-Verb = Callable[..., Any]
+Verb: TypeAlias = Any
+"""A function that numba has compiled."""
 
 
 class Algebra(NamedTuple):

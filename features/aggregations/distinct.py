@@ -23,7 +23,7 @@ _ALPHA = 0.7213 / (1 + 1.079 / REGISTERS)
 
 
 @njit(cache=True, error_model="numpy")
-def hashed(f: np.ndarray, i: np.ndarray, value: float) -> int:
+def hashed(f: np.ndarray, i: np.ndarray, value: float) -> np.int64:
     """The bits of a number, mixed (splitmix64, one to one); -0.0 is 0.0. The last slot lends its place."""
     kept = i[FIRST + KEPT]
     f[FIRST + KEPT] = value + 0.0
@@ -35,12 +35,12 @@ def hashed(f: np.ndarray, i: np.ndarray, value: float) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _register(i: np.ndarray, place: int) -> int:
+def _register(i: np.ndarray, place: int | np.int64) -> int:
     return (i[FIRST + (place >> 3)] >> ((place & 7) << 3)) & 0xFF
 
 
 @njit(cache=True, error_model="numpy")
-def _raise(i: np.ndarray, place: int, rank: int) -> None:
+def _raise(i: np.ndarray, place: int | np.int64, rank: int) -> None:
     """Sets a register to `rank` if that is more."""
     old = _register(i, place)
     if rank > old:
@@ -48,7 +48,7 @@ def _raise(i: np.ndarray, place: int, rank: int) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _count(i: np.ndarray, mixed: int) -> None:
+def _count(i: np.ndarray, mixed: np.int64) -> None:
     """Counts one hash: its first bits name the register, the zeros that follow are its rank."""
     x = np.uint64(mixed)
     rest, rank = x << np.uint64(BITS), 1
@@ -71,7 +71,7 @@ def _spread(i: np.ndarray) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _take(i: np.ndarray, mixed: int) -> None:
+def _take(i: np.ndarray, mixed: np.int64) -> None:
     if i[N] != DENSE:
         for at in range(FIRST, FIRST + i[N]):
             if i[at] == mixed:
