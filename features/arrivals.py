@@ -51,7 +51,7 @@ def scored_times(round: Round, scored: np.ndarray) -> np.ndarray:
     """Event times int64 [n] of the scored records."""
     for columns in round:
         if columns.stream == 0:
-            return columns.times[scored]
+            return np.asarray(columns.times[scored])
     return np.empty(0, dtype=np.int64)
 
 

@@ -169,7 +169,7 @@ def _holds(node: ast.expr, fields: Any, n: int) -> np.ndarray:
         return ~_holds(node.operand, fields, n)
     if isinstance(node, ast.Name):
         column = np.asarray(fields[node.id], dtype=np.float64)
-        return (column != 0) & ~np.isnan(column)
+        return np.asarray((column != 0) & ~np.isnan(column))
     assert isinstance(node, ast.Compare)
     left, true = node.left, np.ones(n, dtype=np.bool_)
     for op, right in zip(node.ops, node.comparators, strict=True):
@@ -192,8 +192,8 @@ def _compared(op: ast.cmpop, left: ast.expr, right: ast.expr, fields: Any, n: in
     known = known & _known(other)
     if isinstance(mine, list):
         equal = np.fromiter(map(operator.eq, mine, other), dtype=np.bool_, count=n)
-        return known & (equal if isinstance(op, ast.Eq) else ~equal)
-    return known & np.asarray(_COMPARED[type(op)](mine, other))
+        return np.asarray(known & (equal if isinstance(op, ast.Eq) else ~equal))
+    return np.asarray(known & _COMPARED[type(op)](mine, other))
 
 
 def _column(node: ast.expr, fields: Any, n: int) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.expiry import EXPIRED, MISSING, PRESENT, REBUILDING, Expiry, Newest, expiry_of, newest_of
+from features.expiry import MISSING, PRESENT, REBUILDING, Expiry, Newest, expiry_of, newest_of
 from features.kernel import OUT_COLUMN
 from features.layout import Kind
 from features.matrix import ratio_of

@@ -108,7 +108,7 @@ class StateReader:
 
         at_ms: event time to read at; now, if not given. The store keeps no past: a time before the newest event is
             answered as far as the windows reach back.
-        features: aggregates by name; None = all those whose entity fields are named.
+        features: aggregates and ratios by name; None = all those whose entity fields are named.
         ask_all: asks every partition and takes the newest row, for records that another partitioner spread. Entities
             without the source's key are sought so too.
 

@@ -124,6 +124,11 @@ def reach_ms(aggregate: Aggregate) -> int:
     return aggregate.within_ms or 0
 
 
+def forgets(aggregate: Aggregate) -> bool:
+    """Whether events older than `reach_ms` leave no trace in its value, not in the last bit."""
+    return not isinstance(aggregate.window, Forever) and "decayed" not in OPS[aggregate.op].parts
+
+
 def fields_read(spec: FeatureSpec, stream: int) -> set[str]:
     """The fields of a stream's events that aggregates take, or look at to decide whether they count."""
     mine = [a for a in spec.aggregates if a.stream == stream]

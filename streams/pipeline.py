@@ -11,7 +11,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from features.spec import Aggregate, Category, Columns, Computed, Feature, FeatureSpec, Field, SpecError, Stream
+from features.spec import (
+    Aggregate,
+    Calendar,
+    Category,
+    Columns,
+    Computed,
+    Feature,
+    FeatureSpec,
+    Field,
+    SpecError,
+    Stream,
+)
 from features.windows import parse_duration
 from monitors.conditions import Condition
 from monitors.predictions import Kinds
@@ -281,7 +292,11 @@ def _place(sources: tuple[Source, ...], item: AnyDeclared) -> Feature:
         raise DeclarationError(f"feature {name}: its source {source.topic} is not in the pipeline; add it to learn=[…]")
     if isinstance(item.feature, Aggregate):
         _check_entity(lead, source, name, item.feature.entity)
-    elif source != lead:
+    elif isinstance(item.feature, Calendar) and source != lead:
+        raise DeclarationError(
+            f"feature {name}: the calendar is that of the scored event; write {lead.topic}.calendar(…)"
+        )
+    elif not isinstance(item.feature, Calendar) and source != lead:
         raise DeclarationError(
             f"feature {name}: a field of {source.topic}, but {lead.topic} is scored; take a field of "
             f"{lead.topic}, or aggregate it: {source.topic}.by({source.key!r}).last({item.feature.field!r})"

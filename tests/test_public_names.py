@@ -6,9 +6,9 @@ import inspect
 
 import streams
 from streams.cli import app
+from streams.entity import Entity
 from streams.pipeline import Labels, Pipeline
 from streams.settings import Settings
-from streams.entity import Entity
 from streams.source import Source
 
 

@@ -44,6 +44,32 @@ async def test_values_and_late_counts_are_those_of_the_oracle(
     }
 
 
+@given(any_aggregates(), few_values(), SIZES)
+@settings(max_examples=150, deadline=None)
+async def test_every_aggregation_over_every_window_is_that_of_the_oracle(
+    spec: FeatureSpec, events: list[Event], sizes: list[int]
+) -> None:
+    engine = owning(spec, DictStore())
+    found = await run(engine, cut(events, sizes))
+    # Weights and squared differences are rounded otherwise there: a millionth of the largest value, 1000.
+    np.testing.assert_allclose(found, expected(spec, events), rtol=1e-9, atol=1e-6, equal_nan=True)
+
+
+@given(any_aggregates(), few_values(), SIZES, st.data())
+@settings(max_examples=75, deadline=None)
+async def test_the_state_of_every_aggregation_survives_a_restart(
+    spec: FeatureSpec, events: list[Event], sizes: list[int], data: st.DataObject
+) -> None:
+    stop = data.draw(st.integers(0, len(events)))
+    store = DictStore()
+    engine = owning(spec, store)
+    before = await run(engine, cut(events[:stop], sizes))
+    await checkpoint(engine, store, events[:stop])
+    after = await run(owning(spec, store), cut(events[stop:], sizes))
+    uninterrupted = await run(owning(spec, DictStore()), [events])
+    assert np.concatenate([before, after]).tobytes() == uninterrupted.tobytes()
+
+
 @given(specs(), arrivals(), SIZES, SIZES)
 @settings(max_examples=50, deadline=None)
 async def test_values_are_equal_byte_for_byte_wherever_rounds_are_cut(

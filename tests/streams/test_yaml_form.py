@@ -216,7 +216,11 @@ def test_a_mistake_in_the_loop_is_named_with_its_place(old: str, new: str, expec
             "values: [AA, NO]",
             "features[1].values[1]: False is not a text; write it in quotes",
         ),
-        ("    values: [AA, UA]\n", "", "features[1]: give one of values: [..], buckets: n or frequencies: {text: share}"),
+        (
+            "    values: [AA, UA]\n",
+            "",
+            "features[1]: give one of values: [..], buckets: n or frequencies: {text: share}",
+        ),
         (
             "field: temp\n",
             "field: tmp\n",
