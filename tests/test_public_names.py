@@ -150,7 +150,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "catalogue", "read", "serve", "check", "backfill", "diff"],
+        "features": ["backfill", "diff", "list", "catalogue", "read", "serve", "check"],
         "config": ["show"],
     }
 

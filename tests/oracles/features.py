@@ -15,6 +15,7 @@ Computed features are left to the caller: they are the user's own functions.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -208,7 +209,8 @@ def _counts(aggregate: Aggregate, event: Event) -> bool:
     if aggregate.where is None:
         return True
     fields = {name: _Null() if _known(value) is None else value for name, value in event.fields.items()}
-    return bool(eval(aggregate.where.text, {}, fields))
+    text = re.sub(r"(\w+) is (not )?None", r"(\2is_null(\1))", aggregate.where.text)
+    return bool(eval(text, {"is_null": lambda value: isinstance(value, _Null)}, fields))
 
 
 class _Null:
