@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loadtest.kafka import KafkaCluster
 from tests.redis_server import RedisServer
+
+# How fast a machine makes inputs says nothing about what is tested.
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weir")
 
 
 @pytest.fixture(scope="session")

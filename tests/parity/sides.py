@@ -18,7 +18,7 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from features.read_plan import readable
-from features.reader import StateReader
+from features.reader import MOST, StateReader
 from features.redis_store import RedisStore
 from features.spec import Calendar, Category, Computed, Feature, Ratio
 from models import tables
@@ -159,11 +159,11 @@ def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFram
             floats={f.name for f in lead.stream.fields} - integer_fields(lead.event),
         )  # fmt: skip
         try:
-            entities = list(rows.select(names).iter_rows(named=True))
-            return [
-                {f"{PREFIX}{name}": reading.value for name, reading in one.items()}
-                for one in await found.read(entities, at_ms)
-            ]
+            values = []
+            for some in rows.select(names).iter_slices(MOST):
+                readings = await found.read(some.to_dicts(), at_ms)
+                values += [{f"{PREFIX}{name}": one.value for name, one in entity.items()} for entity in readings]
+            return values
         finally:
             await store.close()
 

@@ -170,14 +170,15 @@ def test_features_list_gives_the_models_inputs_in_their_order() -> None:
         "user_id_count_1h",
     ]
     assert found["spec_hash"] == load_pipeline(PAYMENTS).spec.hash
-    assert found["features"][2] == {
+    assert found["features"][2].items() >= {
         "name": "user_id_count_1h",
         "kind": "count",
         "of": None,
         "source": "payments",
         "entity": "user_id",
         "window": "1h",
-    }
+    }.items()
+    assert found["features"][2]["meaning"].startswith("number of events over the last hour")
     assert "user_id_mean_amount_24h" in weir("features", "list", PAYMENTS).stdout
 
 

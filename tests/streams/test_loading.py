@@ -58,7 +58,8 @@ def test_the_only_pipeline_of_a_file_needs_no_name() -> None:
     assert load_pipeline("fraud.py:fraud").name == "fraud"
 
 
-def test_a_pipeline_may_be_an_object_of_a_module() -> None:
+def test_a_pipeline_may_be_an_object_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "shop", raising=False)  # another test's
     write("shop/__init__.py", "")
     write("shop/fraud.py", GOOD)
     assert load_pipeline("shop.fraud:fraud").name == "fraud"
