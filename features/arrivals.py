@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from features.layout import Layout
+from features.condition import Condition
+from features.layout import Column, Layout
 from features.matrix import FeatureError
 from features.round import Round
-from features.spec import Columns, FeatureSpec
+from features.spec import Columns, FeatureSpec, Stream
 from features.table import Events
+from features.texts import numbers_of
 
 Order = np.ndarray | slice
 """Where the records of one stream stand in the arrival order."""
@@ -45,6 +47,14 @@ def scored_fields(spec: FeatureSpec, round: Round, scored: np.ndarray) -> Column
     return {f.name: np.empty(0) if f.kind == "number" else [] for f in spec.streams[0].fields}
 
 
+def scored_times(round: Round, scored: np.ndarray) -> np.ndarray:
+    """Event times int64 [n] of the scored records."""
+    for columns in round:
+        if columns.stream == 0:
+            return np.asarray(columns.times[scored])
+    return np.empty(0, dtype=np.int64)
+
+
 def _pick(column: Any, records: np.ndarray) -> Any:
     return [column[record] for record in records] if isinstance(column, list) else column[records]
 
@@ -56,7 +66,7 @@ def events(spec: FeatureSpec, layout: Layout, round: Round, scored: np.ndarray) 
         streams=np.empty(total, dtype=np.int8),
         offsets=np.empty(total, dtype=np.int64),
         times=np.empty(total, dtype=np.int64),
-        values=np.empty((total, max(map(len, layout.fields), default=0))),
+        values=np.empty((total, max(map(len, layout.columns), default=0))),
         places=np.full(total, -1, dtype=np.int32),
     )
     for columns, order in zip(round, orders(round), strict=True):
@@ -64,14 +74,34 @@ def events(spec: FeatureSpec, layout: Layout, round: Round, scored: np.ndarray) 
         made.offsets[order] = columns.offsets
         made.times[order] = columns.times
         stream = spec.streams[columns.stream]
-        for place, name in enumerate(layout.fields[columns.stream]):
-            field, values = stream.field(name), columns.fields[name]
-            if field is not None and not field.nullable and np.isnan(values).any():
-                raise FeatureError(f"field {name} of {stream.name} holds a null; declare it nullable")
+        holds: dict[Condition, np.ndarray] = {}
+        for place, column in enumerate(layout.columns[columns.stream]):
+            values = _values(column, stream, columns.fields, len(columns))
+            if column.where is not None:
+                if column.where not in holds:
+                    holds[column.where] = column.where.holds(columns.fields, len(columns))
+                values = np.where(holds[column.where], values, np.nan)
             made.values[order, place] = values
         if columns.stream == 0:
             made.places[scored if isinstance(order, slice) else order[scored]] = np.arange(len(scored))
     return made
+
+
+def _values(column: Column, stream: Stream, fields: Columns, n: int) -> np.ndarray:
+    """The numbers float64 [n] that a column takes of n events, wherever its condition holds."""
+    if column.field is None:
+        return np.ones(n)
+    values = fields[column.field]
+    if not column.text:
+        field = stream.field(column.field)
+        if field is not None and not field.nullable and np.isnan(values).any():
+            raise FeatureError(f"field {column.field} of {stream.name} holds a null; declare it nullable")
+        return np.asarray(values, dtype=np.float64)
+    if column.encoding is None:
+        return numbers_of(values)
+    codes = column.encoding.encode(values).astype(np.float64)
+    codes[[value is None for value in values]] = np.nan
+    return codes
 
 
 def in_arrival_order(columns: list[np.ndarray], round: Round) -> np.ndarray:

@@ -18,16 +18,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.arrivals import events, in_arrival_order, scored_fields, scored_records
+from features.arrivals import events, in_arrival_order, scored_fields, scored_records, scored_times
 from features.checkpoint import Checkpoint, Taken
-from features.kernel import COPY, RATIO
+from features.kernel import FOLDED
 from features.layout import Layout
 from features.loading import Owned, Rows, find, insert, keys_of
-from features.matrix import Failure, FeatureError, Logged, fill_aggregates, logged, own_features
+from features.matrix import (
+    Failure,
+    FeatureError,
+    Logged,
+    fill_aggregates,
+    fill_missing,
+    logged,
+    own_features,
+)
 from features.round import Round
 from features.spec import FeatureSpec
 from features.store import Meta, Store, Vector
 from features.table import EntityTable, values_at
+from features.windows import Window
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,8 @@ class FeatureEngine:
         self._loaded: _Loaded | None = None
         self._stamp = 0
         self._hits, self._misses = [0] * len(self._tables), [0] * len(self._tables)
-        self.late = {a.name: 0 for a in spec.aggregates if a.window is not None}
-        """By windowed aggregate, the events since the start that came too late for it."""
+        self.late = {a.name: 0 for a in spec.aggregates if isinstance(a.window, Window)}
+        """By aggregate of a sawtooth window, the events since the start that came too late for it."""
         for kind in self.layout.kinds[:1]:  # compiles, or reads what was compiled, before a round waits for it
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
 
@@ -149,14 +158,15 @@ class FeatureEngine:
             raise FeatureError("process: the round is not the one loaded last; call load() with it first")
         scored = scored_records(round)
         fields = scored_fields(self.spec, round, scored)
-        matrix, failed = own_features(self.spec, fields, len(scored))
+        matrix, failed = own_features(self.spec, fields, scored_times(round, scored))
         aggregates = np.empty((len(scored), len(self.spec.aggregates)))
         late = dict.fromkeys(self.late, 0)
         if self._tables:
             arrived = events(self.spec, self.layout, round, scored)
             for table, rows in zip(self._tables, loaded.rows, strict=True):
                 self._count_late(table, table.walk(in_arrival_order(rows, round), arrived, aggregates), late)
-            fill_aggregates(self.spec, matrix, aggregates)
+            failed |= fill_aggregates(self.spec, fields, matrix, aggregates)
+        fill_missing(self.spec, matrix)
         self._loaded = None
         for name, count in late.items():
             self.late[name] += count
@@ -230,5 +240,5 @@ class FeatureEngine:
         """Adds a walk's late events, counted by fold, to the aggregates that use the folds."""
         if folds.any():
             for kind, fold, _, column, _ in table.kind.outs.tolist():
-                if kind in (COPY, RATIO):
+                if kind in FOLDED and folds[fold]:
                     late[self.spec.aggregates[column].name] += int(folds[fold])

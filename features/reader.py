@@ -13,10 +13,12 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from features import codec
-from features.expiry import REBUILDING, Expiry, Newest, expiry_of, newest_ms, newest_of, states
-from features.kernel import OUT_COLUMN
-from features.layout import Kind, Layout
+from features.expiry import REBUILDING, newest_ms, states
+from features.layout import Layout
 from features.partitioner import Partitioner, partition_of
+from features.read_plan import NOTHING, Group, ReadPlan, asked_of, made_plan
+from features.read_plan import ReadError as ReadError
+from features.read_plan import Unreadable as Unreadable
 from features.readings import Readings
 from features.spec import FeatureSpec
 from features.store import Found, Meta, RowKey, Store, Vector
@@ -33,39 +35,6 @@ LATEST_MS = 2**53
 TRUSTED_S = 1.0
 """How long a partition's meta is not asked for again: as long as state is behind anyway, by the default interval of
 checkpoints."""
-
-
-class ReadError(Exception):
-    """What was asked cannot be answered; the message says the mend. field: the place in the question."""
-
-    def __init__(self, field: str, said: str) -> None:
-        super().__init__(f"{field}: {said}" if field else said)
-        self.field, self.said = field, said
-
-
-class Unreadable(ReadError):
-    """Not the question is wrong, but what is stored: of other features, broken, or nothing yet."""
-
-
-class _Group(NamedTuple):
-    """The features asked of one entity kind, by its number: columns int64 [k], their places in the spec's aggregates;
-    places int64 [k], those among the features asked.
-    """
-
-    number: int
-    kind: Kind
-    expiry: Expiry
-    newest: Newest
-    columns: np.ndarray
-    places: np.ndarray
-
-
-class _Plan(NamedTuple):
-    """What is asked: names of features, the entity fields of each, and the same by kind."""
-
-    names: tuple[str, ...]
-    fields: tuple[tuple[str, ...], ...]
-    groups: tuple[_Group, ...]
 
 
 class _Sought(NamedTuple):
@@ -106,7 +75,7 @@ class StateReader:
         self._floats = frozenset(floats)
         self._now_ms, self._monotonic_s = now_ms, monotonic_s
         self._kinds = Layout(spec).kinds
-        self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], _Plan] = {}
+        self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
         self._metas: dict[int, tuple[Meta, float]] = {}
         """By partition, its meta and when it was read."""
         for kind in self._kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
@@ -139,7 +108,7 @@ class StateReader:
 
         at_ms: event time to read at; now, if not given. The store keeps no past: a time before the newest event is
             answered as far as the windows reach back.
-        features: aggregates by name; None = all those whose entity fields are named.
+        features: aggregates and ratios by name; None = all those whose entity fields are named.
         ask_all: asks every partition and takes the newest row, for records that another partitioner spread. Entities
             without the source's key are sought so too.
 
@@ -160,7 +129,7 @@ class StateReader:
                 break  # else the topic has more by now
         return self._readings(plan, sought, found, len(entities), at_ms)
 
-    def _plan_of(self, entities: Sequence[Entity], features: Sequence[str] | None) -> _Plan:
+    def _plan_of(self, entities: Sequence[Entity], features: Sequence[str] | None) -> ReadPlan:
         if len(entities) > MOST:
             raise ReadError("entities", f"{len(entities):,} are too many for one read; ask for at most {MOST:,}")
         fields = entities[0].keys() if entities else frozenset[str]()
@@ -175,40 +144,10 @@ class StateReader:
         key = frozenset(fields), asked
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._made(key[0], asked) if entities else _Plan((), (), ())
+            plan = made_plan(self._spec, self._kinds, self._key, *key) if entities else NOTHING
             if len(self._plans) < 1000:
                 self._plans[key] = plan
         return plan
-
-    def _made(self, fields: frozenset[str], asked: tuple[str, ...] | None) -> _Plan:
-        known = {name for entity in self._spec.entities for name in entity} | {self._key}
-        for name in fields:
-            if name not in known:
-                raise ReadError(
-                    f"field {name}", f"no feature is grouped by it; name some of {', '.join(sorted(known))}"
-                )
-        aggregates = {a.name: (column, a) for column, a in enumerate(self._spec.aggregates)}
-        if asked is None:
-            asked = tuple(name for name, (_, a) in aggregates.items() if fields.issuperset(a.entity))
-            if not asked:
-                kinds = " or ".join("(" + ", ".join(entity) + ")" for entity in self._spec.entities)
-                raise ReadError("", f"no entity: give the fields {kinds}")
-        for place, name in enumerate(asked):
-            if name not in aggregates:
-                why = "is known only when an event comes" if name in self._spec.names else "there is none of that name"
-                raise ReadError(f"features[{place}]", f"{name} {why}; ask for some of {', '.join(aggregates)}")
-            entity = aggregates[name][1].entity
-            if not fields.issuperset(entity):
-                raise ReadError(f"features[{place}]", f"{name} is of ({', '.join(entity)}); name these fields")
-        groups = []
-        for index, kind in enumerate(self._kinds):
-            places = [i for i, name in enumerate(asked) if aggregates[name][1].entity == kind.fields]
-            if places:
-                columns = np.array([aggregates[asked[i]][0] for i in places])
-                outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
-                expiry = Expiry(*(column[outs] for column in expiry_of(kind)))
-                groups.append(_Group(index, kind, expiry, newest_of(kind), columns, np.array(places)))
-        return _Plan(asked, tuple(aggregates[name][1].entity for name in asked), tuple(groups))
 
     def _texts(self, name: str, entities: Sequence[Entity]) -> list[str]:
         """A field of the entities as key text: what an event with that value would have."""
@@ -247,7 +186,7 @@ class StateReader:
         assert text is not None
         return text
 
-    def _sought(self, plan: _Plan, texts: Mapping[str, list[str]], n: int, ask_all: bool) -> _Sought:
+    def _sought(self, plan: ReadPlan, texts: Mapping[str, list[str]], n: int, ask_all: bool) -> _Sought:
         keys = texts.get(self._key)
         every = range(self._partitions)
         if ask_all or keys is None:
@@ -298,10 +237,9 @@ class StateReader:
                 "read with the pipeline that the worker runs",
             )
 
-    def _readings(self, plan: _Plan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
-        k = len(plan.names)
-        values, newest = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
-        codes = np.empty((n, k), dtype=np.uint8)
+    def _readings(self, plan: ReadPlan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
+        values, newest = np.empty((n, plan.needed)), np.empty((n, plan.needed), dtype=np.int64)
+        codes = np.empty((n, plan.needed), dtype=np.uint8)
         written = [0] * n
         rows: list[list[bytes | None]] = [[None] * n for _ in plan.groups]
         unknown: list[set[int]] = [set() for _ in plan.groups]
@@ -331,9 +269,10 @@ class StateReader:
                 code[lacking], mine[lacking] = REBUILDING, np.nan
             values[:, group.places], codes[:, group.places] = mine, code
             newest[:, group.places] = newest_ms(group.newest, ints)[:, np.newaxis]
+        values, codes, newest = asked_of(plan, values, codes, newest, self._spec.missing)
         return Readings(plan.names, plan.fields, at_ms, values, codes, newest, np.array(written, dtype=np.int64))
 
-    def _state(self, group: _Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
+    def _state(self, group: Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
         """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
         streams, width = len(self._spec.streams), group.kind.width
         try:
@@ -343,7 +282,7 @@ class StateReader:
         except codec.CodecError as error:
             raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error
 
-    def _newer(self, group: _Group, name: str, one: bytes, other: bytes) -> bytes:
+    def _newer(self, group: Group, name: str, one: bytes, other: bytes) -> bytes:
         """Of two rows of one entity, the one with the newest event."""
         state = self._state(group, [one, other], [name, name])
         times = newest_ms(group.newest, state.view(np.int64)[1:])

@@ -44,7 +44,8 @@ class Readings(Sequence[dict[str, Reading]]):
     """`len(readings)` entities by k features, in the order asked. `readings[i]` is entity i: its readings by name.
 
     names: of the features. at_ms: event time that they are read at.
-    groups: the fields that name the entity of each feature: two features of one group have one age.
+    groups: the fields that name the entity of each feature: two features of one group have one age. Of a ratio over
+        two entities the fields of both, one after the other.
     values: float64 [n, k], NaN = none. states: uint8 [n, k], places in STATES.
     newest: int64 [n, k], event time in ms of what an entity has seen last; the least int64 if nothing.
     written: int64 [n], the store's clock in ms when a worker last wrote the entity's partition; 0 if none has.

@@ -9,141 +9,54 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import textwrap
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from features.windows import Window, parse_duration
-
-Op = Literal["count", "sum", "mean", "min", "max", "last", "since_last"]
-WINDOWED: frozenset[str] = frozenset({"count", "sum", "mean", "min", "max"})
-FIELDLESS: frozenset[str] = frozenset({"count", "since_last"})
-DEFAULT_WITHIN_MS = parse_duration("30d")
+from features.aggregations import ALGEBRAS, OPS
+from features.checks import check_feature
+from features.encodings import Encoding as Encoding
+from features.encodings import Frequency as Frequency
+from features.encodings import Hashed as Hashed
+from features.encodings import Vocabulary as Vocabulary
+from features.feature import DEFAULT_WITHIN_MS as DEFAULT_WITHIN_MS
+from features.feature import Aggregate as Aggregate
+from features.feature import Calendar as Calendar
+from features.feature import Category as Category
+from features.feature import Columns as Columns
+from features.feature import Computed as Computed
+from features.feature import Feature as Feature
+from features.feature import Field as Field
+from features.feature import Op as Op
+from features.feature import Ratio as Ratio
+from features.feature import SpecError as SpecError
+from features.feature import Stream as Stream
+from features.feature import Value as Value
+from features.windows import Forever, Window
 
 STATE_FORMAT = 1
-"""Raised when `features.layout` lays the same spec out in another way."""
+"""Raised when `features.layout` lays the same spec out in another way. Algebras have versions of their own."""
 
-Columns = Mapping[str, Any]
-"""Fields of a batch by name: float64 [n] with NaN for null, or a list of str | None."""
+FOR_EVER_MS = 2**62
+"""How far back all events reach."""
 
-
-class SpecError(ValueError):
-    """A declaration that cannot be: the message names the feature and the mend."""
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field of a stream's events."""
-
-    name: str
-    kind: Literal["number", "string"]
-    nullable: bool = False
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A stream of events by its name (its topic) and its fields. Integers and booleans count as numbers."""
-
-    name: str
-    fields: tuple[Field, ...]
-
-    def field(self, name: str) -> Field | None:
-        return next((f for f in self.fields if f.name == name), None)
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Category → its position in `values`; null and values not listed → len(values)."""
-
-    values: tuple[str, ...]
-
-    @property
-    def size(self) -> int:
-        return len(self.values) + 1
-
-    def encode(self, raw: Sequence[str | None]) -> np.ndarray:
-        """Codes float32 [n] of `raw`."""
-        codes = self._codes
-        unknown = len(self.values)
-        return np.array([codes.get(value, unknown) for value in raw], dtype=np.float32)
-
-    @cached_property
-    def _codes(self) -> dict[str | None, int]:
-        return {value: code for code, value in enumerate(self.values)}
-
-
-@dataclass(frozen=True)
-class Hashed:
-    """Category → CRC32 of its UTF-8 bytes modulo `buckets`; null → `buckets`."""
-
-    buckets: int
-
-    @property
-    def size(self) -> int:
-        return self.buckets + 1
-
-    def encode(self, raw: Sequence[str | None]) -> np.ndarray:
-        """Codes float32 [n] of `raw`."""
-        n = self.buckets
-        return np.array([n if v is None else zlib.crc32(v.encode()) % n for v in raw], dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Value:
-    """A numeric field of the scored event itself."""
-
-    name: str
-    field: str
-
-
-@dataclass(frozen=True)
-class Category:
-    """A string field of the scored event: the model sees its code, the prediction logs it raw."""
-
-    name: str
-    field: str
-    encoding: Vocabulary | Hashed
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """`op` of `field` over the events of stream `stream` that share the scored event's `entity` fields.
-
-    `window` belongs to count, sum, mean, min and max; `within_ms` to last and since_last (seconds).
-    """
-
-    name: str
-    stream: int
-    entity: tuple[str, ...]
-    op: Op
-    field: str | None = None
-    window: Window | None = None
-    within_ms: int | None = None
-
-
-@dataclass(frozen=True)
-class Computed:
-    """`function` of the scored events' fields, vectorised: Columns → array [n], cast to float32."""
-
-    name: str
-    function: Callable[[Columns], Any] = field(compare=False)
-    dtype: str = "float32"
-
-
-Feature = Value | Category | Aggregate | Computed
+DECAYED_AFTER = 40
+"""Half-lives after which an event no longer counts: it weighs less than 1e-12 of a new one."""
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """The features of a pipeline in the order of the model's inputs; `streams[0]` is the scored one."""
+    """The features of a pipeline in the order of the model's inputs; `streams[0]` is the scored one.
+
+    missing: what a model gets, and a prediction logs, where a number is missing; NaN is logged as null.
+    """
 
     streams: tuple[Stream, ...]
     features: tuple[Feature, ...]
+    missing: float = math.nan
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -151,7 +64,11 @@ class FeatureSpec:
             if feature.name in seen:
                 raise SpecError(f"feature {feature.name}: declared twice; remove one or rename it with name=")
             seen.add(feature.name)
-            _check(self, feature)
+            check_feature(self.streams, feature)
+        by_name: dict[str, Aggregate] = {}
+        for aggregate in self.aggregates:
+            if by_name.setdefault(aggregate.name, aggregate) != aggregate:
+                raise SpecError(f"feature {aggregate.name}: declared twice, in two ways; rename one with name=")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,7 +76,10 @@ class FeatureSpec:
 
     @cached_property
     def aggregates(self) -> tuple[Aggregate, ...]:
-        return tuple(f for f in self.features if isinstance(f, Aggregate))
+        """Those that are features, then those that features are only computed of."""
+        inputs = [f for f in self.features if isinstance(f, Aggregate)]
+        used = [a for f in self.features if isinstance(f, Computed | Ratio) for a in f.uses]
+        return tuple(dict.fromkeys([*inputs, *used]))
 
     @cached_property
     def entities(self) -> tuple[tuple[str, ...], ...]:
@@ -169,92 +89,77 @@ class FeatureSpec:
     @cached_property
     def longest_ms(self) -> int:
         """How far back an event can still count: what a rebuild must read."""
-        reach = (
-            a.window.length_ms + a.window.pane_ms if a.window else a.within_ms or 0 for a in self.aggregates
-        )
-        return max(reach, default=0)
+        return max(map(reach_ms, self.aggregates), default=0)
+
+    @cached_property
+    def kept_ms(self) -> int:
+        """For how long an entity's state counts without a new event: how long a store must keep it."""
+        return max((a.within_ms or reach_ms(a) for a in self.aggregates), default=0)
 
     @cached_property
     def hash(self) -> str:
         """Names what a model was trained on: any change of a feature changes it. 16 hex digits."""
-        return _digest([_plain(f) for f in self.features])
+        plain = [_plain(f) for f in self.features]
+        return _digest(plain if math.isnan(self.missing) else [*plain, ["missing", self.missing]])
 
     @cached_property
     def state_hash(self) -> str:
         """Names the state that the aggregates keep; no other can be read into this spec. 16 hex digits."""
         nullable = [[f.name for f in s.fields if f.nullable] for s in self.streams]
         streams = [s.name for s in self.streams]
-        return _digest([STATE_FORMAT, streams, nullable, [_plain(a) for a in self.aggregates]])
+        parts = {part for a in self.aggregates for part in OPS[a.op].parts}
+        algebras = [(a.name, a.version) for a in ALGEBRAS if a.name in parts and a.version > 1]
+        plain = [STATE_FORMAT, streams, nullable, [_plain(a) for a in self.aggregates]]
+        return _digest([*plain, algebras] if algebras else plain)
 
 
-def _check(spec: FeatureSpec, feature: Feature) -> None:
-    scored = spec.streams[0]
-    if isinstance(feature, Value):
-        found = scored.field(feature.field)
-        if found is None:
-            raise SpecError(_unknown(feature.name, feature.field, scored))
-        if found.kind != "number":
-            raise SpecError(
-                f"feature {feature.name}: field {feature.field} of {scored.name} is a string; "
-                "declare it as a category"
-            )
-    elif isinstance(feature, Category):
-        found = scored.field(feature.field)
-        if found is None:
-            raise SpecError(_unknown(feature.name, feature.field, scored))
-        if found.kind != "string":
-            raise SpecError(
-                f"feature {feature.name}: field {feature.field} of {scored.name} is a number, not a category"
-            )
-        if feature.encoding.size < 2:
-            raise SpecError(
-                f"feature {feature.name}: the encoding is empty; name at least one value or bucket"
-            )
-    elif isinstance(feature, Aggregate):
-        _check_aggregate(spec, feature)
+def reach_ms(aggregate: Aggregate) -> int:
+    """How far back an event can still count for it."""
+    if isinstance(aggregate.window, Window):
+        return aggregate.window.length_ms + aggregate.window.pane_ms
+    if isinstance(aggregate.window, Forever):
+        return FOR_EVER_MS
+    if "decayed" in OPS[aggregate.op].parts:
+        return (aggregate.within_ms or 0) + DECAYED_AFTER * aggregate.param
+    return aggregate.within_ms or 0
 
 
-def _check_aggregate(spec: FeatureSpec, feature: Aggregate) -> None:
-    source, scored = spec.streams[feature.stream], spec.streams[0]
-    for name in feature.entity:
-        for stream in (source, scored):
-            if stream.field(name) is None:
-                raise SpecError(_unknown(feature.name, name, stream))
-    if not feature.entity:
-        raise SpecError(f"feature {feature.name}: no entity; name the field(s) to group by")
-    if feature.op in FIELDLESS:
-        if feature.field is not None:
-            raise SpecError(f"feature {feature.name}: {feature.op} takes no field")
-    else:
-        found = source.field(feature.field or "")
-        if found is None:
-            raise SpecError(_unknown(feature.name, feature.field or "", source))
-        if found.kind != "number":
-            raise SpecError(
-                f"feature {feature.name}: {feature.op} needs a number, "
-                f"{found.name} of {source.name} is a string"
-            )
-    if feature.op in WINDOWED and feature.window is None:
-        raise SpecError(f'feature {feature.name}: {feature.op} needs a window, for example "1h"')
-    if feature.op not in WINDOWED and (feature.window is not None or not feature.within_ms):
-        raise SpecError(f"feature {feature.name}: {feature.op} takes within=, not a window")
+def forgets(aggregate: Aggregate) -> bool:
+    """Whether events older than `reach_ms` leave no trace in its value, not in the last bit."""
+    return not isinstance(aggregate.window, Forever) and "decayed" not in OPS[aggregate.op].parts
 
 
-def _unknown(feature: str, name: str, stream: Stream) -> str:
-    known = ", ".join(f.name for f in stream.fields)
-    return f"feature {feature}: {stream.name} has no field {name!r}; it has {known}"
+def fields_read(spec: FeatureSpec, stream: int) -> set[str]:
+    """The fields of a stream's events that aggregates take, or look at to decide whether they count."""
+    mine = [a for a in spec.aggregates if a.stream == stream]
+    looked_at = {name for a in mine if a.where is not None for name in a.where.fields}
+    return {a.field for a in mine if a.field is not None} | looked_at
 
 
 def _plain(feature: Feature) -> list[Any]:
+    """As JSON. What a declaration leaves out adds nothing, so that older ones keep their hash."""
     if isinstance(feature, Aggregate):
-        window = feature.window.length_ms if feature.window else feature.within_ms
-        return ["aggregate", feature.name, feature.stream, feature.entity, feature.op, feature.field, window]
+        window: Any = feature.within_ms
+        if feature.window is not None:
+            window = feature.window.length_ms if isinstance(feature.window, Window) else feature.window.text
+        extra = {
+            "within": feature.within_ms if isinstance(window, str) else None,
+            "where": feature.where and feature.where.text,
+            "encoding": feature.encoding and feature.encoding.plain(),
+            "param": feature.param,
+        }
+        told = {name: value for name, value in extra.items() if value}
+        plain = ["aggregate", feature.name, feature.stream, feature.entity, feature.op, feature.field, window]
+        return [*plain, told] if told else plain
     if isinstance(feature, Category):
-        encoding = feature.encoding
-        detail = list(encoding.values) if isinstance(encoding, Vocabulary) else encoding.buckets
-        return ["category", feature.name, feature.field, detail]
+        return ["category", feature.name, feature.field, feature.encoding.plain()]
+    if isinstance(feature, Calendar):
+        return ["calendar", feature.name, feature.part, feature.zone]
+    if isinstance(feature, Ratio):
+        return ["ratio", feature.name, *map(_plain, feature.uses)]
     if isinstance(feature, Computed):
-        return ["computed", feature.name, feature.dtype, _source_of(feature.function)]
+        computed = ["computed", feature.name, feature.dtype, _source_of(feature.function)]
+        return [*computed, *map(_plain, feature.uses)]
     return ["value", feature.name, feature.field]
 
 

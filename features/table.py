@@ -224,6 +224,6 @@ def _walk(
     out: np.ndarray,
 ) -> np.ndarray:
     late = np.zeros(len(kind.folds), dtype=np.int64)
-    tables = kind.banks, kind.accs, kind.folds, kind.latest, kind.outs, kind.feeds
+    tables = kind.banks, kind.accs, kind.folds, kind.latest, kind.spans, kind.trails, kind.outs, kind.feeds
     walk(*tables, state, state.view(np.int64), covered, dirty, rows, *events, out, late)
     return late

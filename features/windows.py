@@ -1,6 +1,6 @@
-"""Sawtooth windows: a length in event time, cut into panes.
+"""Windows: a length in event time cut into panes (sawtooth), the latest events, or all events.
 
-The value of a window at an event covers whole panes: with p the event's pane, h the newest pane that the
+The value of a sawtooth window at an event covers whole panes: with p the event's pane, h the newest pane that the
 entity has seen (or p, if newer) and n panes a window, the panes (h − n, p], as of just before the event.
 """
 
@@ -60,3 +60,50 @@ def _pane_ms(length_ms: int) -> int:
     if length_ms < 12 * DAY_MS:
         return HOUR_MS
     return DAY_MS
+
+
+@dataclass(frozen=True)
+class LastEvents:
+    """The `events` latest events by event time; of equal times, the later to arrive is the later."""
+
+    events: int
+
+    @property
+    def text(self) -> str:
+        return f"last{self.events}"
+
+
+@dataclass(frozen=True)
+class Forever:
+    """All events, until there has been none for a while."""
+
+    @property
+    def text(self) -> str:
+        return "forever"
+
+
+AnyWindow = Window | LastEvents | Forever
+
+MOST_EVENTS = 1000
+"""Of a window of latest events, and of a lag: each is 16 bytes of an entity's state."""
+
+
+def parse_window(text: str) -> AnyWindow:
+    """The window of "1h", "last 5" or "forever"."""
+    if text == "forever":
+        return Forever()
+    if found := re.fullmatch(r"last ?(\d+)", text):
+        return LastEvents(check_events(int(found[1])))
+    try:
+        return Window.parse(text)
+    except WindowError as error:
+        if re.match(r"[0-9]", text):
+            raise
+        raise WindowError(f'{text!r} is not a window; write a duration like "1h", "last 5" or "forever"') from error
+
+
+def check_events(events: int) -> int:
+    """`events`, if a window may be so many."""
+    if not 1 <= events <= MOST_EVENTS:
+        raise WindowError(f"{events} events: choose 1 to {MOST_EVENTS}; each is kept")
+    return events

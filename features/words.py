@@ -5,64 +5,105 @@ Each operation has a row in OPERATIONS; a test fails for one that has none.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-from features.spec import Aggregate, Category, Computed, Feature, FeatureSpec, Hashed, Vocabulary
+from features.spec import Aggregate, Calendar, Category, Computed, Feature, FeatureSpec, Frequency, Hashed, Ratio
+from features.windows import Forever, LastEvents, Window
 
 _UNITS = {"ms": "millisecond", "s": "second", "m": "minute", "h": "hour", "d": "day"}
 _DAY_MS, _LISTED = 86_400_000, 8
 
-NULL = "NaN to the model, null in the prediction"
-NONE = f"{NULL}, where there was no event"
+_NONE = "{null}, where there was no event"
+_ZERO = "0 where there was none"
 
 
 @dataclass(frozen=True)
 class Words:
-    """what: the value, with {field} in it; missing: what stands where there is none.
+    """what: the value, with {field} in it, {q} of a quantile, {nth} of a lag, {half} for a half-life.
 
-    span: whether it is taken over a window, or is of the latest event.
+    missing: what stands where there is none, with {null} for what a number that is missing is to the model.
+    span: whether it is taken over a window, is of one event before, or is of all of them, of which old ones fade.
     """
 
     what: str
     missing: str
-    span: Literal["window", "latest"] = "window"
+    span: Literal["window", "latest", "fading"] = "window"
 
 
 OPERATIONS: dict[str, Words] = {
-    "count": Words("number of events", "0 where there was none"),
-    "sum": Words("sum of {field}", "0 where there was none"),
-    "mean": Words("mean of {field}", NONE),
-    "min": Words("smallest {field}", NONE),
-    "max": Words("largest {field}", NONE),
-    "last": Words("{field} of the event before", f"{NONE}, or it is older", "latest"),
-    "since_last": Words("seconds since the event before", f"{NONE}, or it is older", "latest"),
+    "count": Words("number of events", _ZERO),
+    "sum": Words("sum of {field}", _ZERO),
+    "mean": Words("mean of {field}", _NONE),
+    "min": Words("smallest {field}", _NONE),
+    "max": Words("largest {field}", _NONE),
+    "variance": Words("variance of {field}", _NONE),
+    "std": Words("standard deviation of {field}", _NONE),
+    "rate": Words("events per second", _ZERO),
+    "first": Words("{field} of the earliest event", _NONE),
+    "streak": Words("number of events in a row with the same {field}, up to the latest,", _ZERO),
+    "distinct": Words("number of different values of {field}", _ZERO),
+    "quantile": Words("{q} quantile of {field}", _NONE),
+    "most_frequent": Words("most frequent {field}", _NONE),
+    "decayed_count": Words("number of events, each weighing half as much after every {half},", _ZERO, "fading"),
+    "decayed_mean": Words("mean of {field}, each weighing half as much after every {half},", _NONE, "fading"),
+    "lag": Words("{field} of the {nth} event before", f"{_NONE}, or it is older", "latest"),
+    "last": Words("{field} of the event before", f"{_NONE}, or it is older", "latest"),
+    "since_last": Words("seconds since the event before", f"{_NONE}, or it is older", "latest"),
+}
+
+CALENDAR: dict[str, str] = {
+    "minute": "minute of the hour",
+    "hour": "hour of the day",
+    "minute_of_day": "minute of the day",
+    "weekday": "day of the week (0 is Monday)",
+    "weekend": "whether it is a Saturday or Sunday (1) or not (0)",
+    "day": "day of the month",
+    "month": "month of the year",
 }
 
 
 def meaning(spec: FeatureSpec, feature: Feature) -> str:
     """A sentence without its full stop: "mean of amount over the last hour of payments of the same user_id, …"."""
+    scored = spec.streams[0].name
     if isinstance(feature, Aggregate):
         return _aggregate(spec, feature)
+    if isinstance(feature, Ratio):
+        return f"{_aggregate(spec, feature.upper)}, divided by: {_aggregate(spec, feature.lower)}"
+    if isinstance(feature, Calendar):
+        return f"{CALENDAR[feature.part]} at the time of the event of {scored}, in the time zone {feature.zone}"
     if isinstance(feature, Computed):
-        return f"computed from the fields of the event of {spec.streams[0].name} by {_name(feature)}"
-    return f"{feature.field} of the event of {spec.streams[0].name} itself"
+        used = f", and from {' and '.join(a.name for a in feature.uses)}," if feature.uses else ""
+        return f"computed from the fields of the event of {scored}{used} by {_name(feature)}"
+    return f"{feature.field} of the event of {scored} itself"
 
 
-def missing(feature: Feature) -> str:
+def missing(spec: FeatureSpec, feature: Feature) -> str:
     """What the model gets where there is no value."""
+    null = "NaN to the model, null in the prediction"
+    if not math.isnan(spec.missing):
+        null = f"{spec.missing:g} to the model and in the prediction"
     if isinstance(feature, Aggregate):
-        return OPERATIONS[feature.op].missing
+        return OPERATIONS[feature.op].missing.format(null=null)
+    if isinstance(feature, Ratio):
+        return f"{null}, where one of the two is missing, or the lower one is 0"
+    if isinstance(feature, Calendar):
+        return "never"
     if isinstance(feature, Category):
-        return f"code {_last_code(feature)} to the model, null in the prediction"
-    return NULL
+        code = "0" if isinstance(feature.encoding, Frequency) else f"code {feature.encoding.size - 1}"
+        return f"{code} to the model, null in the prediction"
+    return null
 
 
 def type_of(feature: Feature) -> str:
     """The type that the model gets."""
-    if isinstance(feature, Category):
-        return f"category: a code from 0 to {_last_code(feature)}, as float32"
+    encoding = feature.encoding if isinstance(feature, Category | Aggregate) else None
+    if isinstance(encoding, Frequency):
+        return "category: its share, as float32"
+    if encoding is not None:
+        return f"category: a code from 0 to {encoding.size - 1}, as float32"
     if isinstance(feature, Computed) and feature.dtype != "float32":
         return f"number: {feature.dtype}, as float32"
     return "number: float32"
@@ -70,23 +111,32 @@ def type_of(feature: Feature) -> str:
 
 def encoding(feature: Feature) -> str:
     """How a category becomes a number; empty for what is one."""
-    if not isinstance(feature, Category):
+    encoding = feature.encoding if isinstance(feature, Category | Aggregate) else None
+    if encoding is None:
         return ""
-    if isinstance(feature.encoding, Hashed):
-        return f"CRC32 of the text modulo {feature.encoding.buckets}"
-    assert isinstance(feature.encoding, Vocabulary)
-    listed = ", ".join(f"{value}={code}" for code, value in enumerate(feature.encoding.values[:_LISTED]))
-    more = len(feature.encoding.values) - _LISTED
-    return f"{listed}{f' and {more} more' if more > 0 else ''}; others={_last_code(feature)}"
+    if isinstance(encoding, Hashed):
+        return f"CRC32 of the text modulo {encoding.buckets}"
+    if isinstance(encoding, Frequency):
+        pairs = [f"{text}={share:g}" for text, share in encoding.shares]
+        others = "0"
+    else:
+        pairs = [f"{value}={code}" for code, value in enumerate(encoding.values)]
+        others = str(len(pairs))
+    more = len(pairs) - _LISTED
+    return f"{', '.join(pairs[:_LISTED])}{f' and {more} more' if more > 0 else ''}; others={others}"
 
 
 def freshness(feature: Feature) -> str:
     """Which events it covers at the time of the scored one."""
+    if isinstance(feature, Ratio):
+        return "; ".join(dict.fromkeys(map(freshness, feature.uses)))
+    if isinstance(feature, Computed):
+        return "; ".join(dict.fromkeys(["the scored event itself", *map(freshness, feature.uses)]))
     if not isinstance(feature, Aggregate):
         return "the scored event itself"
-    if feature.window is None:
-        return "all events that arrived before"
-    return f"all events that arrived before; old ones leave by panes of {duration(feature.window.pane_ms)}"
+    if isinstance(feature.window, Window):
+        return f"all events that arrived before; old ones leave by panes of {duration(feature.window.pane_ms)}"
+    return "all events that arrived before"
 
 
 def duration(ms: int) -> str:
@@ -99,11 +149,34 @@ def duration(ms: int) -> str:
 
 def _aggregate(spec: FeatureSpec, feature: Aggregate) -> str:
     words = OPERATIONS[feature.op]
-    what = words.what.format(field=feature.field)
+    what = words.what.format(
+        field=feature.field, q=f"{feature.param / 1e6:g}", nth=_nth(feature.param), half=_half_life(feature)
+    )
     of = f"of {spec.streams[feature.stream].name} of the same {_entity(feature)}"
-    if words.span == "window" and feature.window is not None:
-        return f"{what} over the last {_span(feature.window.text)} {of}, before this one"
-    return f"{what}, {of}, if it is no older than {duration(feature.within_ms or 0)}"
+    if feature.where is not None:
+        of += f" where {feature.where.text}"
+    within, window = duration(feature.within_ms or 0), feature.window
+    if isinstance(window, Window):
+        return f"{what} over the last {_span(window.text)} {of}, before this one"
+    if isinstance(window, LastEvents):
+        latest = "latest event" if window.events == 1 else f"{window.events} latest events"
+        return f"{what} over the {latest} {of}, before this one, as far as no older than {within}"
+    if isinstance(window, Forever):
+        return f"{what} over all events {of}, before this one, since there was none for {within}"
+    if words.span == "fading":
+        return f"{what} {of}, before this one, since there was none for {within}"
+    return f"{what}, {of}, if it is no older than {within}"
+
+
+def _nth(n: int) -> str:
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th") if n % 100 not in (11, 12, 13) else "th"
+    return f"{n}{suffix}"
+
+
+def _half_life(feature: Aggregate) -> str:
+    """ "hour", "30 minutes"."""
+    text = duration(feature.param) if OPERATIONS[feature.op].span == "fading" else ""
+    return text.removeprefix("1 ")
 
 
 def _entity(feature: Aggregate) -> str:
@@ -120,10 +193,6 @@ def _span(text: str) -> str:
 
 def _counted(n: int, unit: str) -> str:
     return f"{n} {_UNITS[unit]}{'' if n == 1 else 's'}"
-
-
-def _last_code(feature: Category) -> int:
-    return feature.encoding.size - 1
 
 
 def _name(feature: Computed) -> str:

@@ -6,19 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from features.spec import Hashed, Vocabulary
+    from features.spec import Frequency, Hashed, Vocabulary
     from monitors.rules import Rule
     from monitors.watch import Watch
+    from streams.declared import compute, ratio
     from streams.declared_loop import Blocks, Retrain, Rollout
     from streams.errors import DeclarationError, UsageError, WeirError
     from streams.event import Event
     from streams.pipeline import Labels, Pipeline
-    from streams.source import Source, compute
+    from streams.source import Source
 
 __all__ = [
     "Blocks",
     "DeclarationError",
     "Event",
+    "Frequency",
     "Hashed",
     "Labels",
     "Pipeline",
@@ -31,18 +33,20 @@ __all__ = [
     "Watch",
     "WeirError",
     "compute",
+    "ratio",
 ]
 
 # Imported on first use: `weir --help` need not wait for numpy.
 _HOMES = {
-    "features.spec": ("Hashed", "Vocabulary"),
+    "features.spec": ("Frequency", "Hashed", "Vocabulary"),
     "monitors.rules": ("Rule",),
     "monitors.watch": ("Watch",),
+    "streams.declared": ("compute", "ratio"),
     "streams.declared_loop": ("Blocks", "Retrain", "Rollout"),
     "streams.errors": ("DeclarationError", "UsageError", "WeirError"),
     "streams.event": ("Event",),
     "streams.pipeline": ("Labels", "Pipeline"),
-    "streams.source": ("Source", "compute"),
+    "streams.source": ("Source",),
 }
 
 

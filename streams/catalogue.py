@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from features import words
-from features.spec import Aggregate, Category, Computed, Feature, Hashed
+from features.spec import Aggregate, Calendar, Category, Computed, Feature, Hashed, Ratio
+from features.windows import Window
 from models.registry import Registered
 from streams.pipeline import Pipeline
 
@@ -26,7 +27,7 @@ def described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
         "meaning": words.meaning(spec, feature),
         "type": words.type_of(feature),
         "encoding": words.encoding(feature),
-        "missing": words.missing(feature),
+        "missing": words.missing(spec, feature),
         "freshness": words.freshness(feature),
         "rules": rules,
     }
@@ -75,14 +76,23 @@ def archived_examples(pipeline: Pipeline, folder: Path) -> dict[str, list[Any]]:
 
 def _declared(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
     lead = pipeline.lead.topic
-    if isinstance(feature, Computed):
-        return {"source": lead, "kind": "compute"}
+    if isinstance(feature, Computed | Ratio):
+        kind = "ratio" if isinstance(feature, Ratio) else "compute"
+        of = " / " if isinstance(feature, Ratio) else ", "
+        return {"source": lead, "kind": kind, "of": of.join(a.name for a in feature.uses) or None}
+    if isinstance(feature, Calendar):
+        return {"source": lead, "kind": "calendar", "of": feature.part, "window": feature.zone}
     if isinstance(feature, Category):
         encoding = feature.encoding
-        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{len(encoding.values)} values"
+        size = f"{encoding.buckets} buckets" if isinstance(encoding, Hashed) else f"{encoding.size - 1} values"
         return {"source": lead, "kind": "category", "of": feature.field, "window": size}
     if isinstance(feature, Aggregate):
-        window = feature.window.text if feature.window else f"within {(feature.within_ms or 0) / 86_400_000:g}d"
+        within = f"within {(feature.within_ms or 0) / 86_400_000:g}d"
+        window = within if feature.window is None else feature.window.text
+        if feature.window is not None and not isinstance(feature.window, Window):
+            window = f"{window}, {within}"
+        if feature.where is not None:
+            window = f"{window}, where {feature.where.text}"
         return {
             "kind": feature.op,
             "of": feature.field,

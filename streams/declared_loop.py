@@ -13,8 +13,8 @@ from dataclasses import KW_ONLY, dataclass
 from models.gate import Gate
 from models.promotion import Rules
 from monitors.policy import Policy, matches
+from streams.declared import duration_ms
 from streams.errors import DeclarationError, did_you_mean
-from streams.source import duration_ms
 
 SIGNALS = ("score", "label", "loss", "errors")
 """What is watched beside the features: the score, the label, and the served versions' log loss and error rate."""

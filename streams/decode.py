@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from features.spec import Category, Computed, FeatureSpec, Value
+from features.spec import Category, Computed, FeatureSpec, Value, fields_read
 from streams.batches import WATERMARK_HEADER, RecordBatch
 from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
@@ -259,7 +259,7 @@ class Decoder:
 
 def decoder_of(source: Source, stream: int, spec: FeatureSpec, codec: Codec | None = None) -> Decoder:
     """A decoder that extracts the fields of `source` that the features read. codec: as in Decoder."""
-    wanted = {a.field for a in spec.aggregates if a.stream == stream}
+    wanted = fields_read(spec, stream)
     naming = {name for a in spec.aggregates if stream in (0, a.stream) for name in a.entity}
     wanted |= naming
     if stream == 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from features.read_plan import readable
 from features.store import StoreMisconfigured
 from monitors.metrics import Metrics
 from streams.errors import UsageError
@@ -24,7 +25,7 @@ _LOOK_S = 1.0
 
 def run_features(pipeline: Pipeline, settings: Settings, *, most: int) -> None:
     """Serves until SIGTERM or Ctrl-C. most: entities of one request."""
-    if not pipeline.spec.aggregates:
+    if not readable(pipeline.spec):
         raise UsageError(f"pipeline {pipeline.name} has no features of entities to serve")
     try:
         asyncio.run(_serve(pipeline, settings, most))
@@ -71,7 +72,7 @@ def _status(pipeline: Pipeline, reader: FeatureReader, endpoint: FeaturesEndpoin
     return {
         "pipeline": pipeline.name,
         "role": "features",
-        "features": [a.name for a in pipeline.spec.aggregates],
+        "features": list(readable(pipeline.spec)),
         "partitions": reader.state.partitions,
         "waiting": endpoint.ready()[1],
     }

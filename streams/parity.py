@@ -3,7 +3,8 @@
 One key of one partition is followed: each of its events that a round has worked off goes to an engine that began empty
 and keeps to memory. What carries state from round to round in the worker (checkpoints, loads, evictions, recovery)
 has no part in that, so that a value which differs was spoilt by it. A value is compared once its whole window lies
-after the newest event that the partition had when the key was taken up: nothing that counts in it came before.
+after the newest event that the partition had when the key was taken up: nothing that counts in it came before. Of what
+never forgets an event wholly (`forever`, the decayed ones) that is never known, and it is left out.
 
         newest event then     the key is followed
     ------------|-----------------------------------------------------
@@ -23,7 +24,7 @@ import structlog
 from features.engine import Features
 from features.offline import OfflineEngine
 from features.round import Round, Segment, StreamColumns
-from features.spec import Aggregate
+from features.spec import forgets, reach_ms
 from monitors.metrics import Metrics
 from streams.lane import Lane
 from streams.pipeline import Pipeline
@@ -74,9 +75,11 @@ class ParitySample:
         self._key = pipeline.lead.key
         # What another owner keeps is as of what had come to it: it is not here that it could be recomputed.
         self._aggregates = [
-            (column, a, _reach_ms(a)) for column, a in enumerate(self._spec.aggregates) if self._key in a.entity
+            (column, a, reach_ms(a))
+            for column, a in enumerate(self._spec.aggregates)
+            if self._key in a.entity and forgets(a)
         ]
-        self._turns = sorted({reach_ms for _, _, reach_ms in self._aggregates})
+        self._turns = sorted({reach for _, _, reach in self._aggregates})
         self._turn = 0
         self._followed: _Followed | None = None
         self._next_s = 0.0
@@ -133,17 +136,17 @@ class ParitySample:
         key = lead.fields[self._key][-1]
         if key is not None:
             floors = np.array([position.time for position in positions], dtype=np.int64)
-            reach_ms = self._turns[self._turn % len(self._turns)]
+            reach = self._turns[self._turn % len(self._turns)]
             self._turn += 1
-            self._followed = _Followed(key, lane, floors, OfflineEngine(self._spec), reach_ms, now_s)
+            self._followed = _Followed(key, lane, floors, OfflineEngine(self._spec), reach, now_s)
 
     def _let_go(self, now_s: float) -> None:
         self._followed, self._next_s = None, now_s + PAUSE_S
 
     def _compare(self, followed: _Followed, mine: Round, found: np.ndarray, again: np.ndarray) -> None:
         times = next(columns.times for columns in mine if columns.stream == 0)
-        for column, aggregate, reach_ms in self._aggregates:
-            whole = times - reach_ms > followed.floors[aggregate.stream]
+        for column, aggregate, reach in self._aggregates:
+            whole = times - reach > followed.floors[aggregate.stream]
             n = int(np.count_nonzero(whole))
             if not n:
                 continue
@@ -172,14 +175,8 @@ class ParitySample:
         return followed.in_second > MAX_PER_S
 
     def _enough(self, followed: _Followed) -> bool:
-        turn = [a.name for _, a, reach_ms in self._aggregates if reach_ms <= followed.reach_ms]
+        turn = [a.name for _, a, reach in self._aggregates if reach <= followed.reach_ms]
         return all(followed.checked.get(name, 0) >= CHECKED for name in turn)
-
-
-def _reach_ms(aggregate: Aggregate) -> int:
-    """How far back an event can lie that counts in a value."""
-    window = aggregate.window
-    return window.length_ms + window.pane_ms if window else aggregate.within_ms or 0
 
 
 def _of_key(columns: Round, name: str, key: Any, partition: int) -> tuple[Round, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -10,22 +11,35 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from features.spec import Aggregate, Category, Columns, Computed, Feature, FeatureSpec, SpecError, Stream
+from features.spec import (
+    Aggregate,
+    Calendar,
+    Category,
+    Columns,
+    Computed,
+    Feature,
+    FeatureSpec,
+    Field,
+    SpecError,
+    Stream,
+)
 from features.windows import parse_duration
 from monitors.conditions import Condition
 from monitors.predictions import Kinds
 from monitors.rules import Rule
 from monitors.watch import DEFAULT_WATCHES, Watch, WatchError, watched
 from streams.contract import feature_conditions
+from streams.declared import AnyDeclared, Declared, DeclaredOver, duration_ms, name_of, placed, placed_over
 from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
-from streams.source import Declared, Source, check_topic, duration_ms, placed
+from streams.source import Source, check_topic
 
-Features: TypeAlias = "Iterable[Declared | Computed | Features]"
+Features: TypeAlias = "Iterable[AnyDeclared | Features]"
 """Features in their order, in lists of any depth."""
 
 _BLOCKS = Blocks()
+_MAX_NUMBER = float(np.finfo(np.float32).max)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -113,6 +127,8 @@ class Pipeline:
     blocks: the stretches that statistics and drift are taken over. drift: what is watched; None = the default.
     retrain, rollout: when a new model is trained, and how it comes into service; with a retrain and no rollout, the
     default one. Both need labels.
+    missing: what the model gets, and predictions log, where a number is missing: "nan" (logged as null), "zero" or a
+        number. Training reads what was logged, so it is the same there.
     output: the ONNX output that is the score; None = the only one, or the last column of probabilities.
     rules: what the values of the features must be, and what becomes of predictions that break it.
     """
@@ -130,6 +146,7 @@ class Pipeline:
         drift: Sequence[Watch] | None = None,
         retrain: Retrain | None = None,
         rollout: Rollout | None = None,
+        missing: float | str = "nan",
         output: str | None = None,
         rules: Sequence[Rule] = (),
     ) -> None:
@@ -153,7 +170,7 @@ class Pipeline:
                 raise DeclarationError(
                     f"source {source.topic}: that is a topic which pipeline {name} writes; rename one"
                 )
-        self.spec = _spec(name, self.sources, features)
+        self.spec = _spec(name, self.sources, features, missing)
         self.rules: tuple[Condition, ...] = feature_conditions(rules, name, self.spec)
         if labels is not None:
             _check_labels(labels, score)
@@ -203,23 +220,34 @@ def _check_co_partitioned(lead: Source, source: Source) -> None:
         )
 
 
-def _spec(pipeline: str, sources: tuple[Source, ...], features: Features) -> FeatureSpec:
+def _spec(pipeline: str, sources: tuple[Source, ...], features: Features, missing: float | str) -> FeatureSpec:
     declared = list(_flat(pipeline, features))
     if not declared:
         raise DeclarationError(f"pipeline {pipeline}: it has no features; give the model at least one")
     _check_unique(declared)
     placed_features = tuple(_place(sources, item) for item in declared)
+    streams = tuple(source.stream for source in sources)
     try:
-        return FeatureSpec(tuple(source.stream for source in sources), placed_features)
+        return FeatureSpec(streams, placed_features, _missing(pipeline, missing))
     except SpecError as error:
         raise DeclarationError(str(error)) from error
 
 
-def _flat(pipeline: str, features: Any) -> Iterable[Declared | Computed]:
+def _missing(pipeline: str, missing: float | str) -> float:
+    if missing == "nan":
+        return math.nan
+    if missing == "zero":
+        return 0.0
+    if isinstance(missing, bool) or not isinstance(missing, int | float) or not abs(missing) < _MAX_NUMBER:
+        raise DeclarationError(f'pipeline {pipeline}: missing is "nan", "zero" or a number, not {missing!r}')
+    return float(missing)
+
+
+def _flat(pipeline: str, features: Any) -> Iterable[AnyDeclared]:
     if not isinstance(features, Iterable):
         raise DeclarationError(f"pipeline {pipeline}: features is a list")
     for item in features:
-        if isinstance(item, Declared | Computed):
+        if isinstance(item, AnyDeclared):
             yield item
         elif isinstance(item, list | tuple):
             yield from _flat(pipeline, item)
@@ -230,14 +258,10 @@ def _flat(pipeline: str, features: Any) -> Iterable[Declared | Computed]:
             )
 
 
-def _name(item: Declared | Computed) -> str:
-    return item.name if isinstance(item, Computed) else item.feature.name
-
-
-def _check_unique(declared: list[Declared | Computed]) -> None:
-    seen: dict[str, Declared | Computed] = {}
+def _check_unique(declared: list[AnyDeclared]) -> None:
+    seen: dict[str, AnyDeclared] = {}
     for item in declared:
-        other = seen.setdefault(_name(item), item)
+        other = seen.setdefault(name_of(item), item)
         if other is item:
             continue
         mend = "remove one or rename it with name="
@@ -249,20 +273,30 @@ def _check_unique(declared: list[Declared | Computed]) -> None:
                 short = item.source.topic.rsplit(".", 1)[-1].replace("-", "_")
                 name = f'name="{entity}_{short}"'
                 mend = f"two streams give it; rename one's entity: {item.source.topic}.by({fields}, {name})"
-        raise DeclarationError(f"feature {_name(item)}: declared twice; {mend}")
+        raise DeclarationError(f"feature {name_of(item)}: declared twice; {mend}")
 
 
-def _place(sources: tuple[Source, ...], item: Declared | Computed) -> Feature:
+def _place(sources: tuple[Source, ...], item: AnyDeclared) -> Feature:
     lead = sources[0]
     if isinstance(item, Computed):
         check_function(f"feature {item.name}", item.function, lead.topic, lead.stream.fields)
         return item
+    if isinstance(item, DeclaredOver):
+        used = [feature for one in item.uses if isinstance(feature := _place(sources, one), Aggregate)]
+        if isinstance(item.feature, Computed):
+            fields = (*lead.stream.fields, *(Field(aggregate.name, "number", True) for aggregate in used))
+            check_function(f"feature {item.feature.name}", item.feature.function, lead.topic, fields)
+        return placed_over(item, used)
     name, source = item.feature.name, item.source
     if source not in sources:
         raise DeclarationError(f"feature {name}: its source {source.topic} is not in the pipeline; add it to learn=[…]")
     if isinstance(item.feature, Aggregate):
         _check_entity(lead, source, name, item.feature.entity)
-    elif source != lead:
+    elif isinstance(item.feature, Calendar) and source != lead:
+        raise DeclarationError(
+            f"feature {name}: the calendar is that of the scored event; write {lead.topic}.calendar(…)"
+        )
+    elif not isinstance(item.feature, Calendar) and source != lead:
         raise DeclarationError(
             f"feature {name}: a field of {source.topic}, but {lead.topic} is scored; take a field of "
             f"{lead.topic}, or aggregate it: {source.topic}.by({source.key!r}).last({item.feature.field!r})"

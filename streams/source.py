@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
-from features.spec import (
-    DEFAULT_WITHIN_MS,
-    Aggregate,
-    Category,
-    Columns,
-    Computed,
-    Feature,
-    Field,
-    Hashed,
-    Op,
-    Stream,
-    Value,
-    Vocabulary,
-)
-from features.windows import Window, WindowError, parse_duration
+from features.spec import Calendar, Category, Field, Stream, Value
+from features.windows import parse_duration
 from monitors.conditions import Condition
 from monitors.rules import Rule
 from streams.contract import source_conditions
+from streams.declared import Declared, duration_ms, feature_name
+from streams.encodings import AnyEncoding, encoding_of
+from streams.entity import Entity
 from streams.errors import DeclarationError
 from streams.event import Event, event_fields, integer_fields, optional_fields, unknown_field
 
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 CODECS = ("json", "avro", "protobuf", "json-schema")
-_DTYPES = ("float32", "float64", "int32", "int64", "bool")
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A feature over `source`; the pipeline gives the source its place (`Aggregate.stream`)."""
-
-    source: Source
-    feature: Value | Category | Aggregate
 
 
 @dataclass(frozen=True)
@@ -114,13 +95,21 @@ class Source:
         self._known(name, field)
         return Declared(self, Value(name, field))
 
-    def category(
-        self, field: str, encoding: Vocabulary | Hashed | Sequence[str], *, name: str | None = None
-    ) -> Declared:
-        """A text of the scored event: the model sees its code, the prediction logs the text."""
+    def category(self, field: str, encoding: AnyEncoding, *, name: str | None = None) -> Declared:
+        """A text of the scored event: the model sees its code, the prediction logs the text.
+
+        encoding: a list of texts, Hashed(buckets), or texts with their frequencies.
+        """
         name = feature_name(name or field)
         self._known(name, field)
-        return Declared(self, Category(name, field, _encoding(name, encoding)))
+        return Declared(self, Category(name, field, encoding_of(name, encoding)))
+
+    def calendar(self, part: str, zone: str = "UTC", *, name: str | None = None) -> Declared:
+        """A part of the calendar at the scored event's time, in a time zone such as "Europe/Berlin".
+
+        part: minute, hour, minute_of_day, weekday (0 = Monday), weekend, day (of the month), month.
+        """
+        return Declared(self, Calendar(feature_name(name or part), part, zone))
 
     def by(self, *fields: str, name: str | None = None) -> Entity:
         """The entity that shares these fields. `name` takes their place in its features' names."""
@@ -158,126 +147,6 @@ class Source:
             raise DeclarationError(f"feature {feature}: {unknown_field(field, self.topic, self.stream.fields)}")
 
 
-@dataclass(frozen=True)
-class Entity:
-    """Events of `source` that share `fields`; `name` begins the names of its features."""
-
-    source: Source
-    fields: tuple[str, ...]
-    name: str
-
-    def count(self, *windows: str) -> list[Declared]:
-        """How many events: 0 when there was none."""
-        return self._windowed("count", None, windows)
-
-    def sum(self, field: str, *windows: str) -> list[Declared]:
-        """Sum of `field`; 0 when there was none."""
-        return self._windowed("sum", field, windows)
-
-    def mean(self, field: str, *windows: str) -> list[Declared]:
-        """Mean of `field`; missing when there was none."""
-        return self._windowed("mean", field, windows)
-
-    def min(self, field: str, *windows: str) -> list[Declared]:
-        """Smallest `field`; missing when there was none."""
-        return self._windowed("min", field, windows)
-
-    def max(self, field: str, *windows: str) -> list[Declared]:
-        """Largest `field`; missing when there was none."""
-        return self._windowed("max", field, windows)
-
-    def last(self, field: str, *, within: str = "30d", name: str | None = None) -> Declared:
-        """`field` of the event before; missing when that is older than `within`."""
-        return self._latest("last", field, within, name or f"{self.name}_last_{field}")
-
-    def since_last(self, *, within: str = "30d", name: str | None = None) -> Declared:
-        """Seconds since the event before; missing when that is older than `within`."""
-        return self._latest("since_last", None, within, name or f"{self.name}_since_last")
-
-    def _windowed(self, op: Op, field: str | None, windows: tuple[str, ...]) -> list[Declared]:
-        stem = "_".join(part for part in (self.name, op, field) if part)
-        if not windows:
-            raise DeclarationError(f'feature {stem}: {op} needs a window, for example "1h"')
-        return [self._aggregate(op, field, f"{stem}_{text}", text) for text in windows]
-
-    def _aggregate(self, op: Op, field: str | None, name: str, text: str) -> Declared:
-        try:
-            window = Window.parse(str(text))
-        except WindowError as error:
-            raise DeclarationError(f"feature {name}: {error}") from error
-        self._number(op, field, name)
-        return Declared(self.source, Aggregate(name, 0, self.fields, op, field, window))
-
-    def _latest(self, op: Op, field: str | None, within: str, name: str) -> Declared:
-        name = feature_name(name)
-        within_ms = duration_ms(within, f"feature {name}: within") if within != "30d" else DEFAULT_WITHIN_MS
-        self._number(op, field, name)
-        return Declared(self.source, Aggregate(name, 0, self.fields, op, field, within_ms=within_ms))
-
-    def _number(self, op: Op, field: str | None, feature: str) -> None:
-        if field is None:
-            return
-        found = self.source.stream.field(field)
-        if found is None:
-            raise DeclarationError(
-                f"feature {feature}: {unknown_field(field, self.source.topic, self.source.stream.fields)}"
-            )
-        if found.kind != "number":
-            raise DeclarationError(
-                f"feature {feature}: {op} needs a number, {field} of {self.source.topic} is a string; count it instead"
-            )
-
-
-def compute(name: str, function: Callable[[Columns], Any], dtype: str = "float32") -> Computed:
-    """A feature made of the scored events' fields by a vectorised function: columns → array [n].
-
-    Columns: float64 [n] with NaN for null, or a list of str | None.
-    """
-    name = feature_name(name)
-    if dtype not in _DTYPES:
-        raise DeclarationError(f"feature {name}: dtype must be one of {', '.join(_DTYPES)}, not {dtype!r}")
-    if not callable(function):
-        raise DeclarationError(f"feature {name}: {function!r} is not a function of the event's columns")
-    return Computed(name, function, dtype)
-
-
-def placed(declared: Declared | Computed, index: int) -> Feature:
-    """The engine's form of a declared feature whose source has place `index` in the pipeline."""
-    if isinstance(declared, Computed):
-        return declared
-    feature = declared.feature
-    return replace(feature, stream=index) if isinstance(feature, Aggregate) else feature
-
-
-def feature_name(name: str) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w{0,199}", name):
-        raise DeclarationError(f"feature {name!r}: a name is made of letters, digits and _, and begins with a letter")
-    return name
-
-
 def check_topic(name: str, what: str) -> None:
     if not isinstance(name, str) or not _TOPIC.fullmatch(name):
         raise DeclarationError(f"{what}: {name!r} is not a topic's name; use letters, digits, '.', '_' and '-'")
-
-
-def duration_ms(text: str, what: str) -> int:
-    try:
-        return parse_duration(str(text))
-    except WindowError as error:
-        raise DeclarationError(f"{what}: {error}") from error
-
-
-def _encoding(feature: str, encoding: Vocabulary | Hashed | Sequence[str]) -> Vocabulary | Hashed:
-    if isinstance(encoding, Hashed):
-        if not isinstance(encoding.buckets, int) or encoding.buckets < 1:
-            raise DeclarationError(f"feature {feature}: Hashed({encoding.buckets!r}) needs at least one bucket")
-        return encoding
-    values = encoding.values if isinstance(encoding, Vocabulary) else encoding
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise DeclarationError(f"feature {feature}: give its values as a list of texts, or Hashed(buckets)")
-    if len(set(values)) < len(values):
-        twice = next(value for value in values if list(values).count(value) > 1)
-        raise DeclarationError(f"feature {feature}: the value {twice!r} is listed twice")
-    if not values:
-        raise DeclarationError(f"feature {feature}: the vocabulary is empty; list its values, or use Hashed(buckets)")
-    return Vocabulary(tuple(values))

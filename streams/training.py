@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.spec import Category
+from features.spec import Category, Frequency
 from models import dataset
 from models.dataset import Dataset
 from models.errors import ModelError
@@ -38,11 +38,12 @@ def read_dataset(
     models.dataset.read.
     """
     categories = {f.name: f.encoding for f in pipeline.spec.features if isinstance(f, Category)}
+    codes = {name: encoding for name, encoding in categories.items() if not isinstance(encoding, Frequency)}
     return dataset.read(
         folder,
         pipeline.spec.names,
         encode={name: encoding.encode for name, encoding in categories.items()},
-        sizes={name: encoding.size for name, encoding in categories.items()},
+        sizes={name: encoding.size for name, encoding in codes.items()},
         files=files,
         **within,
     )

@@ -87,7 +87,7 @@ class Worker:
         self._instance = Instance.claim(settings.data_dir)
         base = client_config(settings, broker, f"weir-{pipeline.name}-{os.getpid()}", self._on_broker_error)
         self._base = base
-        self._store = RedisStore(redis_url, pipeline.name, ttl_ms=pipeline.spec.longest_ms + 30 * _DAY_MS)
+        self._store = RedisStore(redis_url, pipeline.name, ttl_ms=pipeline.spec.kept_ms + 30 * _DAY_MS)
         self._engine = FeatureEngine(pipeline.spec, self._store, capacity=settings.cache_entities)
         self._gate = asyncio.Lock()
         self._pulse = Pulse()

@@ -13,17 +13,22 @@ from typing import Any
 
 import yaml
 
-from features.spec import Computed, Hashed
+from features.spec import Hashed
 from monitors.rules import Rule, RuleError
 from monitors.watch import Watch, WatchError
+from streams.declared import AnyDeclared, Declared, compute, ratio
 from streams.declared_loop import Blocks, Retrain, Rollout
+from streams.entity import Entity
 from streams.errors import DeclarationError, UsageError, WeirError, did_you_mean
 from streams.event import Event, make_event
 from streams.pipeline import Labels, Pipeline
-from streams.source import Declared, Source, compute
+from streams.source import Source
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
-_WINDOWED = ("sum", "mean", "min", "max")
+_EVENTS = ("count", "rate", "decayed_count")
+_FIELDS = ("sum", "mean", "variance", "std", "min", "max", "first", "streak", "distinct", "decayed_mean")
+_OPS = (*_EVENTS, *_FIELDS, "quantile", "most_frequent", "lag", "last", "since_last")
+_ENCODINGS = ("values", "buckets", "frequencies")
 _LOOP = ("blocks", "drift", "retrain", "rollout")
 Resolve = Callable[[str], Callable[..., Any]]
 
@@ -48,14 +53,14 @@ def load_yaml(path: Path, resolve: Resolve) -> Pipeline:
 
 def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
     required = ("pipeline", "model", "sources", "score", "features")
-    top = _mapping("", raw, required, ("learn", "labels", *_LOOP, "output", "rules"))
+    top = _mapping("", raw, required, ("learn", "labels", *_LOOP, "missing", "output", "rules"))
     sources = {
         topic: _source(f"sources.{topic}", topic, value)
         for topic, value in _mapping("sources", top["sources"], None).items()
     }
     lead = _one_of("score", top["score"], sources)
     learn = [_one_of(f"learn[{i}]", topic, sources) for i, topic in enumerate(_list("learn", top.get("learn", [])))]
-    features: list[Declared | Computed | list[Declared]] = [
+    features: list[AnyDeclared | list[Declared]] = [
         _feature(f"features[{i}]", item, lead, sources, resolve)
         for i, item in enumerate(_list("features", top["features"]))
     ]
@@ -67,6 +72,7 @@ def _pipeline(raw: Any, resolve: Resolve) -> Pipeline:
         learn=learn,
         labels=_labels(top["labels"], sources, resolve) if "labels" in top else None,
         **{name: _loop(name, top[name]) for name in _LOOP if name in top},
+        missing=top.get("missing", "nan"),
         output=_text("output", top["output"]) if "output" in top else None,
         rules=_rules("rules", top["rules"]) if "rules" in top else (),
     )
@@ -115,8 +121,8 @@ def _event(path: str, topic: str, raw: Any) -> type[Event]:
 
 def _feature(
     path: str, raw: Any, lead: Source, sources: dict[str, Source], resolve: Resolve
-) -> Declared | Computed | list[Declared]:
-    kinds = ("field", "category", "compute", "by")
+) -> AnyDeclared | list[Declared]:
+    kinds = ("field", "category", "calendar", "compute", "ratio", "by")
     kind = next((kind for kind in kinds if isinstance(raw, dict) and kind in raw), None)
     if kind == "by":
         return _aggregates(path, raw, lead, sources)
@@ -124,52 +130,98 @@ def _feature(
         if kind == "field":
             found = _texts(path, raw, ("field",), ("name",))
             return lead.field(found["field"], name=found.get("name"))
+        if kind == "calendar":
+            found = _texts(path, raw, ("calendar",), ("zone", "name"))
+            return lead.calendar(found["calendar"], found.get("zone", "UTC"), name=found.get("name"))
         if kind == "compute":
-            found = _texts(path, raw, ("compute", "function"), ("dtype",))
-            function = _resolve(f"{path}.function", found["function"], resolve)
-            return compute(found["compute"], function, found.get("dtype", "float32"))
+            found = _mapping(path, raw, ("compute", "function"), ("dtype", "uses"))
+            named = {key: _text(f"{path}.{key}", value) for key, value in found.items() if key != "uses"}
+            function = _resolve(f"{path}.function", named["function"], resolve)
+            used = _uses(f"{path}.uses", found.get("uses", []), lead, sources)
+            return compute(named["compute"], function, named.get("dtype", "float32"), uses=used)
+        if kind == "ratio":
+            found = _mapping(path, raw, ("ratio", "of"))
+            used = _uses(f"{path}.of", found["of"], lead, sources)
+            if len(used) != 2:
+                raise DeclarationError(f"{path}.of: a ratio is of two aggregates of one window each, not {len(used)}")
+            return ratio(_text(f"{path}.ratio", found["ratio"]), *used)
         if kind == "category":
             return _category(path, raw, lead)
     raise DeclarationError(f"{path}: a feature begins with one of {', '.join(kinds)}")
 
 
 def _category(path: str, raw: Any, lead: Source) -> Declared:
-    found = _mapping(path, raw, ("category",), ("values", "buckets", "name"))
-    if ("values" in found) == ("buckets" in found):
-        raise DeclarationError(f"{path}: a category has either values: [..] or buckets: n")
+    found = _mapping(path, raw, ("category",), (*_ENCODINGS, "name"))
+    encoding = _encoding(path, found)
     field = _text(f"{path}.category", found["category"])
     name = _text(f"{path}.name", found["name"]) if "name" in found else None
+    return lead.category(field, encoding, name=name)
+
+
+def _encoding(path: str, found: dict[str, Any]) -> Any:
+    """What stands beside a category: one of values: [..], buckets: n, frequencies: {text: share}."""
+    if sum(name in found for name in _ENCODINGS) != 1:
+        raise DeclarationError(f"{path}: give one of values: [..], buckets: n or frequencies: {{text: share}}")
     if "buckets" in found:
-        return lead.category(field, Hashed(found["buckets"]), name=name)
-    values = [_text(f"{path}.values[{i}]", v) for i, v in enumerate(_list(f"{path}.values", found["values"]))]
-    return lead.category(field, values, name=name)
+        return Hashed(found["buckets"])
+    if "frequencies" in found:
+        return _mapping(f"{path}.frequencies", found["frequencies"], None)
+    return [_text(f"{path}.values[{i}]", v) for i, v in enumerate(_list(f"{path}.values", found["values"]))]
+
+
+def _uses(path: str, raw: Any, lead: Source, sources: dict[str, Source]) -> list[Declared]:
+    """The aggregates of a list of `by` blocks."""
+    return [
+        used for i, item in enumerate(_list(path, raw)) for used in _aggregates(f"{path}[{i}]", item, lead, sources)
+    ]
 
 
 def _aggregates(path: str, raw: Any, lead: Source, sources: dict[str, Source]) -> list[Declared]:
-    found = _mapping(path, raw, ("by",), ("source", "name", "count", *_WINDOWED, "last", "since_last"))
+    found = _mapping(path, raw, ("by",), ("source", "name", "where", "within", *_OPS))
     source = _one_of(f"{path}.source", found["source"], sources) if "source" in found else lead
     name = _text(f"{path}.name", found["name"]) if "name" in found else None
     with _at(f"{path}.by"):
         entity = source.by(*_text_list(f"{path}.by", found["by"]), name=name)
+    where = {"where": _text(f"{path}.where", found["where"])} if "where" in found else {}
+    within = {"within": _text(f"{path}.within", found["within"])} if "within" in found else {}
     features: list[Declared] = []
     for op, value in found.items():
         here = f"{path}.{op}"
-        if op == "count":
+        if op in _EVENTS:
             with _at(here):
-                features += entity.count(*_text_list(here, value))
+                given = where if op == "rate" else where | within
+                features += getattr(entity, op)(*_text_list(here, value), **given)
         elif op == "since_last":
             with _at(here):
-                features.append(entity.since_last(within=_text(here, value)))
-        elif op in (*_WINDOWED, "last"):
-            for field, span in _mapping(here, value, None).items():
+                features.append(entity.since_last(within=_text(here, value), **where))
+        elif op in _OPS:
+            for field, asked in _mapping(here, value, None).items():
                 with _at(f"{here}.{field}"):
-                    if op == "last":
-                        features.append(entity.last(field, within=_text(f"{here}.{field}", span)))
-                    else:
-                        features += getattr(entity, op)(field, *_text_list(f"{here}.{field}", span))
+                    features += _of_field(f"{here}.{field}", entity, op, field, asked, where, within)
     if not features:
-        raise DeclarationError(f"{path}: name what to keep: count, {', '.join(_WINDOWED)}, last or since_last")
+        raise DeclarationError(f"{path}: name what to keep: {', '.join(_OPS)}")
     return features
+
+
+def _of_field(
+    path: str, entity: Entity, op: str, field: str, asked: Any, where: dict[str, str], within: dict[str, str]
+) -> list[Declared]:
+    """The aggregates `op` of one field: of each window asked, or as `op` wants them."""
+    if op == "last":
+        return [entity.last(field, within=_text(path, asked), **where)]
+    if op == "lag":
+        return [entity.lag(field, n, **where, **within) for n in (asked if isinstance(asked, list) else [asked])]
+    if op == "quantile":
+        found = _mapping(path, asked, ("q", "windows"))
+        windows = _text_list(f"{path}.windows", found["windows"])
+        qs = found["q"] if isinstance(found["q"], list) else [found["q"]]
+        return [made for q in qs for made in entity.quantile(field, q, *windows, **where, **within)]
+    if op == "most_frequent" and isinstance(asked, dict):
+        found = _mapping(path, asked, ("windows",), ("values", "buckets"))
+        windows = _text_list(f"{path}.windows", found["windows"])
+        return entity.most_frequent(field, *windows, values=_encoding(path, found), **where, **within)
+    made: list[Declared] = getattr(entity, op)(field, *_text_list(path, asked), **where, **within)
+    return made
 
 
 def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:

@@ -6,9 +6,10 @@ import inspect
 
 import streams
 from streams.cli import app
+from streams.entity import Entity
 from streams.pipeline import Labels, Pipeline
 from streams.settings import Settings
-from streams.source import Entity, Source
+from streams.source import Source
 
 
 def test_what_a_pipeline_file_imports() -> None:
@@ -16,6 +17,7 @@ def test_what_a_pipeline_file_imports() -> None:
         "Blocks",
         "DeclarationError",
         "Event",
+        "Frequency",
         "Hashed",
         "Labels",
         "Pipeline",
@@ -28,6 +30,7 @@ def test_what_a_pipeline_file_imports() -> None:
         "Watch",
         "WeirError",
         "compute",
+        "ratio",
     ]
     assert all(hasattr(streams, name) for name in streams.__all__)
 
@@ -44,12 +47,30 @@ def test_how_a_pipeline_is_declared() -> None:
     assert names_of(Source.field) == ["field", "name"]
     assert names_of(Source.category) == ["field", "encoding", "name"]
     assert names_of(Source.by) == ["fields", "name"]
-    assert names_of(Entity.count) == ["windows"]
-    for windowed in (Entity.sum, Entity.mean, Entity.min, Entity.max):
-        assert names_of(windowed) == ["field", "windows"]
-    assert names_of(Entity.last) == ["field", "within", "name"]
-    assert names_of(Entity.since_last) == ["within", "name"]
-    assert names_of(streams.compute) == ["name", "function", "dtype"]
+    assert names_of(Source.calendar) == ["part", "zone", "name"]
+    assert names_of(Entity.count) == ["windows", "where", "within", "name"]
+    assert names_of(Entity.rate) == ["windows", "where", "name"]
+    for windowed in (
+        Entity.sum,
+        Entity.mean,
+        Entity.variance,
+        Entity.std,
+        Entity.min,
+        Entity.max,
+        Entity.first,
+        Entity.streak,
+        Entity.distinct,
+    ):
+        assert names_of(windowed) == ["field", "windows", "where", "within", "name"]
+    assert names_of(Entity.quantile) == ["field", "q", "windows", "where", "within", "name"]
+    assert names_of(Entity.most_frequent) == ["field", "windows", "values", "where", "within", "name"]
+    assert names_of(Entity.decayed_count) == ["half_lives", "where", "within", "name"]
+    assert names_of(Entity.decayed_mean) == ["field", "half_lives", "where", "within", "name"]
+    assert names_of(Entity.lag) == ["field", "n", "where", "within", "name"]
+    assert names_of(Entity.last) == ["field", "where", "within", "name"]
+    assert names_of(Entity.since_last) == ["where", "within", "name"]
+    assert names_of(streams.compute) == ["name", "function", "dtype", "uses"]
+    assert names_of(streams.ratio) == ["name", "upper", "lower"]
     assert names_of(Labels) == ["topic", "event", "id", "value", "within", "time", "key"]
     assert names_of(streams.Blocks) == ["every"]
     assert names_of(streams.Retrain) == [
@@ -84,6 +105,7 @@ def test_how_a_pipeline_is_declared() -> None:
         "drift",
         "retrain",
         "rollout",
+        "missing",
         "output",
         "rules",
     ]
@@ -128,7 +150,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["list", "catalogue", "read", "serve", "check", "backfill", "diff"],
+        "features": ["backfill", "diff", "list", "catalogue", "read", "serve", "check"],
         "config": ["show"],
     }
 

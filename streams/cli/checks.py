@@ -128,11 +128,16 @@ def check_topics(pipeline: Pipeline, counts: Mapping[str, int]) -> Iterator[Chec
 
 def check_retention(topic: str, needed_ms: int, config: Mapping[str, str]) -> Check:
     """Whether `topic` keeps events as long as features look back: what a rebuild reads."""
+    from features.spec import FOR_EVER_MS
+
     name, kept_ms = f"retention {topic}", int(config.get("retention.ms", "-1"))
     if "delete" not in config.get("cleanup.policy", "delete"):
         return Check(name, "warn", "compacted: old events of a key are dropped", "set cleanup.policy=delete")
     if kept_ms < 0:
         return Check(name, "ok", "kept for ever")
+    if needed_ms >= FOR_EVER_MS:
+        mend = "retention.ms=-1 keeps all; else a rebuild of state counts what is still there"
+        return Check(name, "warn", f"{kept_ms / 86_400_000:.3g} d, a feature counts all events", mend)
     found = f"{kept_ms / 86_400_000:.3g} d, features look back {needed_ms / 86_400_000:.3g} d"
     if kept_ms < needed_ms:
         return Check(name, "warn", found, f"set retention.ms to at least {needed_ms}: a rebuild of state reads it")
@@ -143,8 +148,10 @@ def _check_retention(admin: AdminClient, pipeline: Pipeline, counts: Mapping[str
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import ConfigResource, ResourceType
 
+    from features.spec import reach_ms
+
     needed = {
-        source.topic: max((_reach_ms(a) for a in pipeline.spec.aggregates if a.stream == index), default=0)
+        source.topic: max((reach_ms(a) for a in pipeline.spec.aggregates if a.stream == index), default=0)
         for index, source in enumerate(pipeline.sources)
         if source.topic in counts
     }
@@ -158,11 +165,6 @@ def _check_retention(admin: AdminClient, pipeline: Pipeline, counts: Mapping[str
             yield Check(f"retention {resource.name}", "warn", error.args[0].str(), "give this user DescribeConfigs")
         else:
             yield check_retention(resource.name, needed[resource.name], config)
-
-
-def _reach_ms(aggregate: Any) -> int:
-    window = aggregate.window
-    return window.length_ms + window.pane_ms if window else aggregate.within_ms or 0
 
 
 def check_redis(settings: Settings) -> Iterator[Check]:
@@ -248,7 +250,7 @@ def check_kernels() -> Iterator[Check]:
     from features.kernel import walk
 
     folder = Path(str(walk.stats.cache_path))
-    if any(folder.glob("kernel.walk*.nbi")):
+    if any(folder.glob("kernel.*walk*.nbi")):
         yield Check("kernels", "ok", f"compiled, in {folder}")
     elif os.access(folder, os.W_OK):
         yield Check("kernels", "warn", "not compiled yet", "nothing to do: the first start takes some seconds")

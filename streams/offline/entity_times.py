@@ -15,7 +15,7 @@ import polars as pl
 
 from features.offline import OfflineEngine
 from features.round import Round, Segment, StreamColumns
-from features.spec import Aggregate, Category, Computed, Value
+from features.spec import Aggregate, Calendar, Category, Computed, Ratio, Value
 from streams.decoded import Decoded
 from streams.errors import UsageError
 from streams.offline.columns import Places
@@ -64,7 +64,7 @@ class AtTimes:
         self._needed = wanted_of(lead, 0, pipeline.spec)
         self._there = {f.name for f in lead.stream.fields if f.name in schema}
         self.left_out = _left_out(pipeline, self._there)
-        if not set(pipeline.spec.names) - self.left_out:
+        if not {f.name for f in pipeline.spec.features if not isinstance(f, Calendar)} - self.left_out:
             entities = " or ".join("(" + ", ".join(entity) + ")" for entity in pipeline.spec.entities)
             raise UsageError(f"--at {path}: it names no entity; give the columns {entities}")
         self._lazy = lazy.with_columns(_ms(schema[time], time).alias(_TIME)).sort(_TIME, maintain_order=True)
@@ -148,8 +148,10 @@ def _left_out(pipeline: Pipeline, there: set[str]) -> set[str]:
             needs[feature.name] = set(feature.entity)
         elif isinstance(feature, Value | Category):
             needs[feature.name] = {feature.field}
-        elif isinstance(feature, Computed):
-            needs[feature.name] = every - {pipeline.lead.time}
+        elif isinstance(feature, Computed | Ratio):
+            needs[feature.name] = {name for used in feature.uses for name in used.entity}
+            if isinstance(feature, Computed):
+                needs[feature.name] |= every - {pipeline.lead.time}
     return {name for name, fields in needs.items() if not fields <= there}
 
 

@@ -11,7 +11,7 @@ from features.engine import FeatureEngine
 from features.spec import Aggregate, FeatureSpec, Op
 from features.windows import MINUTE_MS, Window
 from tests.features.rounds import DictStore, cut, owning, run, vector
-from tests.oracles.drawn import OTHER, SCORED, WINDOWS, arrivals, specs
+from tests.oracles.drawn import OTHER, SCORED, WINDOWS, any_aggregates, arrivals, few_values, specs
 from tests.oracles.features import Event, Oracle
 
 SIZES = st.lists(st.integers(1, 12), max_size=5)
@@ -42,6 +42,35 @@ async def test_values_and_late_counts_are_those_of_the_oracle(
     assert {name: n for name, n in engine.late.items() if n} == {
         name: n for name, n in oracle.late.items() if n
     }
+
+
+@given(any_aggregates(), few_values(), SIZES)
+@settings(max_examples=150, deadline=None)
+async def test_every_aggregation_over_every_window_is_that_of_the_oracle(
+    spec: FeatureSpec, events: list[Event], sizes: list[int]
+) -> None:
+    engine = owning(spec, DictStore())
+    found = await run(engine, cut(events, sizes))
+    wanted = expected(spec, events)
+    # Bins of quantiles are 0.2 % wide. Weights and squared differences are rounded otherwise here.
+    binned = np.array([a.op == "quantile" for a in spec.aggregates])
+    np.testing.assert_allclose(found[:, binned], wanted[:, binned], rtol=1e-3, atol=0, equal_nan=True)
+    np.testing.assert_allclose(found[:, ~binned], wanted[:, ~binned], rtol=1e-9, atol=1e-6, equal_nan=True)
+
+
+@given(any_aggregates(), few_values(), SIZES, st.data())
+@settings(max_examples=75, deadline=None)
+async def test_the_state_of_every_aggregation_survives_a_restart(
+    spec: FeatureSpec, events: list[Event], sizes: list[int], data: st.DataObject
+) -> None:
+    stop = data.draw(st.integers(0, len(events)))
+    store = DictStore()
+    engine = owning(spec, store)
+    before = await run(engine, cut(events[:stop], sizes))
+    await checkpoint(engine, store, events[:stop])
+    after = await run(owning(spec, store), cut(events[stop:], sizes))
+    uninterrupted = await run(owning(spec, DictStore()), [events])
+    assert np.concatenate([before, after]).tobytes() == uninterrupted.tobytes()
 
 
 @given(specs(), arrivals(), SIZES, SIZES)

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from features.condition import Condition
 from features.engine import FeatureEngine, Features
 from features.memory_store import MemoryStore
 from features.partitioner import partition_of
 from features.reader import FieldValue, ReadError, StateReader, Unreadable
 from features.readings import Reading, State
 from features.round import Segment, StreamColumns
-from features.spec import Aggregate, FeatureSpec, Field, Op, Stream
+from features.spec import Aggregate, FeatureSpec, Field, Op, Ratio, Stream
 from features.store import Meta, Store
-from features.windows import Window
+from features.windows import Forever, LastEvents, Window
 
 MINUTE = 60_000
 T = 5_666_667 * 5 * MINUTE
@@ -53,6 +54,7 @@ SPEC = FeatureSpec(
         aggregate("sum", "1h", ("user", "shop")),
     ),
 )
+REDUCED: tuple[Op, ...] = ("variance", "std", "min", "max", "first", "streak", "distinct", "most_frequent")
 Event = tuple[int, str, str | None, float, float | None]
 
 
@@ -147,6 +149,126 @@ async def test_a_reading_is_what_an_event_at_that_time_would_get() -> None:
         np.testing.assert_array_equal(
             [np.nan if r.value is None else r.value for r in found.values()], features.aggregates[-1]
         )
+
+
+EVERY = FeatureSpec(
+    (PAYMENTS,),
+    (
+        *(Aggregate(op, 0, ("user",), op, "amount", Window.parse("1h")) for op in REDUCED),
+        Aggregate("rate", 0, ("user",), "rate", None, Window.parse("1h")),
+        Aggregate("p50", 0, ("user",), "quantile", "amount", Window.parse("1h"), param=500_000),
+        Aggregate("places", 0, ("user",), "distinct", "merchant", Window.parse("3h")),
+        Aggregate("ever", 0, ("user",), "sum", "amount", Forever(), within_ms=60 * MINUTE),
+        Aggregate("two", 0, ("user",), "sum", "amount", LastEvents(2), within_ms=60 * MINUTE),
+        Aggregate("before", 0, ("user",), "lag", "amount", within_ms=60 * MINUTE, param=2),
+        Aggregate("faded", 0, ("user",), "decayed_count", within_ms=60 * MINUTE, param=5 * MINUTE),
+        Aggregate("fading", 0, ("user",), "decayed_mean", "amount", within_ms=60 * MINUTE, param=5 * MINUTE),
+        Aggregate("large", 0, ("user",), "count", None, Window.parse("1h"), where=Condition.parse("amount > 15")),
+        Ratio("share", aggregate("sum", "1h"), aggregate("sum", "3h")),
+    ),
+)
+
+
+async def test_every_aggregation_reads_as_a_worker_would_compute_it_then() -> None:
+    for minutes in (12, 30, 65, 71, 90, 400):
+        store = await streamed(EVENTS, partition=of_user("ann"), spec=EVERY)
+        found = await read(reader(store, EVERY), {"user": "ann"}, T + minutes * MINUTE)
+        asked: Event = (T + minutes * MINUTE, "ann", None, 7, None)
+        features = await features_of([*EVENTS, asked], MemoryStore(), of_user("ann"), EVERY)
+        assert list(found) == list(EVERY.names)
+        np.testing.assert_array_equal(
+            np.float32([np.nan if r.value is None else r.value for r in found.values()]), features.matrix[-1]
+        )
+
+
+async def test_what_the_other_windows_hold_expires_too() -> None:
+    store = await streamed(EVENTS, partition=of_user("ann"), spec=EVERY)
+    states = {}
+    for minutes in (12, 80):
+        found = await read(reader(store, EVERY), {"user": "ann"}, T + minutes * MINUTE)
+        states[minutes] = {name: found[name].state for name in ("ever", "two", "before", "faded", "std", "share")}
+    assert set(states[12].values()) == {"present"}
+    assert set(states[80].values()) == {"expired"}
+    store = await streamed(EVENTS, partition=of_user("bob"), spec=EVERY)
+    found = await read(reader(store, EVERY), {"user": "bob"}, T)
+    assert {r.state for r in found.values()} == {"missing"}
+
+
+async def test_each_of_the_latest_events_has_its_own_age() -> None:
+    lags = tuple(
+        Aggregate(f"lag{n}", 0, ("user",), "lag", "amount", within_ms=60 * MINUTE, param=n) for n in (1, 2, 3)
+    )
+    spec = FeatureSpec((PAYMENTS,), lags)
+    for more in (0, 5):  # the second time the ring has gone round
+        events: list[Event] = [
+            *((T - (400 - n) * MINUTE, "ann", None, 7, 1.0) for n in range(more)),
+            *EVENTS[:2],
+        ]
+        store = await streamed(events, partition=of_user("ann"), spec=spec)
+        found = await read(reader(store, spec), {"user": "ann"}, T + 65 * MINUTE)
+        assert {name: (r.value, r.state) for name, r in found.items()} == {
+            "lag1": (30.0, "present"),
+            "lag2": (None, "expired"),
+            "lag3": (None, "expired" if more else "missing"),
+        }
+        assert {r.newest_ms for r in found.values()} == {T + 10 * MINUTE}
+
+
+async def test_a_ratio_is_no_better_than_the_worse_of_its_two_and_as_old_as_the_older() -> None:
+    pair = aggregate("count", "1h", ("user", "merchant"))
+    shares = (
+        Ratio("of_pair", pair, aggregate("count", "1h")),
+        Ratio("of_user", aggregate("count", "1h"), pair),
+        Ratio("recent", aggregate("sum", "1h"), aggregate("sum", "3h")),
+        Ratio("itself", aggregate("sum", "3h"), aggregate("sum", "3h")),
+    )
+    spec = FeatureSpec((PAYMENTS,), shares)
+    events: list[Event] = [*EVENTS, (T + 50 * MINUTE, "ann", None, 7, 60.0)]
+    store = await streamed(events, partition=of_user("ann"), spec=spec)
+    entity: dict[str, FieldValue] = {"user": "ann", "merchant": "baker"}
+    found = await read(reader(store, spec), entity, T + 50 * MINUTE)
+    assert list(found) == ["of_pair", "of_user", "recent", "itself"]
+    assert [r.value for r in found.values()] == [0.5, 2.0, 1.0, 1.0]
+    assert {r.state for r in found.values()} == {"present"}
+    newest = {name: r.newest_ms for name, r in found.items()}
+    assert newest == {
+        "of_pair": T + 10 * MINUTE,
+        "of_user": T + 10 * MINUTE,
+        "recent": T + 50 * MINUTE,
+        "itself": T + 50 * MINUTE,
+    }
+    found = await read(reader(store, spec), entity, T + 75 * MINUTE)
+    assert {name: (r.value, r.state) for name, r in found.items()} == {
+        "of_pair": (0.0, "expired"),
+        "of_user": (None, "expired"),  # 1 / 0
+        "recent": (0.6, "present"),
+        "itself": (1.0, "present"),
+    }
+    assert list(await read(reader(store, spec), {"user": "ann"}, T)) == ["recent", "itself"]
+    with pytest.raises(ReadError, match=r"of_pair is of \(user, merchant\)"):
+        await reader(store, spec).read([{"user": "ann"}], T, ["of_pair"])
+
+
+async def test_where_a_number_is_missing_stands_what_the_model_gets() -> None:
+    spec = replace(SPEC, missing=-1.0)
+    store = await streamed(EVENTS, partition=of_user("ann"), spec=spec)
+    found = await read(reader(store, spec), {"user": "ann"}, T + 70 * MINUTE)
+    assert {name: (r.value, r.state) for name, r in found.items()} == {
+        "user_count_1h": (0.0, "expired"),
+        "user_sum_3h": (40.0, "present"),
+        "user_mean_1h": (-1.0, "expired"),
+        "user_last": (-1.0, "expired"),
+        "user_since_last": (-1.0, "expired"),
+    }
+    unknown = await read(reader(MemoryStore(), spec), {"user": "ann"}, T)
+    assert set(unknown.values()) == {Reading(None, "rebuilding", None, None)}
+
+
+async def test_what_is_beyond_a_float32_is_missing() -> None:
+    store = await streamed([(T, "ann", None, 7, 3e38), (T, "ann", None, 7, 3e38)], partition=of_user("ann"))
+    found = await read(reader(store), {"user": "ann"}, T)
+    assert (found["user_sum_3h"].value, found["user_sum_3h"].state) == (None, "missing")
+    assert (found["user_mean_1h"].value, found["user_mean_1h"].state) == (3e38, "present")
 
 
 async def test_windows_lose_their_events_pane_by_pane_as_time_passes() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from examples.flights.replay import CLOSED, WATERMARK
-from streams import Event, Pipeline, Source
+from streams import Event, Pipeline, Source, compute, ratio
 from tests.integration.tape import PARTITIONS, Record, Tape, partition_of
 
-DECLARED = "from tests.integration.shop import pipeline_named\n\npipeline = pipeline_named({name!r})\n"
+DECLARED = "from tests.integration.shop import {form}\n\npipeline = {form}({name!r})\n"
 
 
 class Order(Event):
@@ -48,11 +49,62 @@ def pipeline_named(name: str) -> Pipeline:
     )
 
 
+def wide_named(name: str) -> Pipeline:
+    """Every aggregation, kind of window and of feature over the same streams."""
+    orders, visits = pipeline_named(name).sources
+    buyer, visitor = orders.by("user"), visits.by("user", name="visitor")
+    return Pipeline(
+        name,
+        score=orders,
+        learn=[visits],
+        features=[
+            orders.calendar("minute_of_day", "Europe/Berlin"),
+            buyer.rate("10m"),
+            buyer.count("30m", where="amount > 20"),
+            buyer.count("last 5", where="amount > 20", within="20m"),
+            buyer.count("forever", within="10m"),
+            visitor.min("seconds", "30m", where="seconds > 50"),
+            visitor.first("seconds", "10m"),
+            visitor.streak("seconds", "30m"),
+            visitor.distinct("seconds", "30m"),
+            visitor.most_frequent("seconds", "last 5", within="30m"),
+            visitor.quantile("seconds", 0.5, "30m"),
+            visitor.quantile("seconds", 0.5, "last 9", within="30m"),
+            visitor.std("seconds", "30m"),
+            visitor.lag("seconds", 3, within="30m"),
+            visitor.decayed_count("10m"),
+            visitor.decayed_mean("seconds", "10m"),
+            ratio("share", buyer.sum("amount", "10m"), buyer.sum("amount", "30m")),
+            compute("above", above, uses=[buyer.mean("amount", "30m")]),
+        ],
+        model=name,
+        missing=-1.0,
+    )
+
+
+def above(columns: Any) -> Any:
+    """How far an order is above its buyer's mean."""
+    return columns["amount"] - columns["user_mean_amount_30m"]
+
+
 def shop(folder: Path, name: str, n: int) -> Tape:
     """`n` orders and twice as many visits, over a few hours."""
+    return Tape(_declared(folder, name, "pipeline_named"), _over_hours(n, name))
+
+
+def wide_shop(folder: Path, name: str, n: int) -> Tape:
+    """The same records, with the features of `wide_named`; what is expected of them is not worked out."""
+    return Tape(_declared(folder, name, "wide_named"), _over_hours(n, name), expected={})
+
+
+def _declared(folder: Path, name: str, form: str) -> Path:
     path = folder / f"{name}.py"
-    path.write_text(DECLARED.format(name=name))
-    return Tape(path, records(3 * n, name, users=60, step_ms=4000, late_ms=300_000, marks_every=50))
+    path.write_text(DECLARED.format(name=name, form=form))
+    return path
+
+
+def _over_hours(n: int, name: str) -> list[Record]:
+    return records(3 * n, name, users=60, step_ms=4000, late_ms=300_000, marks_every=50)
 
 
 def records(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from features.spec import Aggregate, FeatureSpec, Field, Op, Stream
-from features.windows import HOUR_MS, MINUTE_MS, Window
+from features.aggregations import OPS
+from features.condition import Condition
+from features.spec import Aggregate, FeatureSpec, Field, Op, Stream, Vocabulary
+from features.windows import HOUR_MS, MINUTE_MS, AnyWindow, Forever, LastEvents, Window
 from tests.oracles.features import Event
 
 SCORED = Stream(
@@ -72,3 +74,53 @@ def arrivals(draw: st.DrawFn) -> list[Event]:
         scored = draw(st.integers(0, 9)) > 0
         events.append(Event(stream, minutes * MINUTE_MS, offset, partition, fields, scored))
     return events
+
+
+# Of the aggregations that draw squares, weights and bins: few values, all of them small.
+FEW = st.sampled_from((0.0, 1.0, 2.5, -3.0, 7.0, 1000.0, float("nan")))
+PLENTY = st.sampled_from((0.0, 1.0, -2.0, 31.5))
+CONDITIONS = ("tip > 0", "tip < 3 and amount > 0", "user == 'ann' or not tip >= 1", "tip is None", "user in ['bob']")
+
+
+@st.composite
+def any_aggregates(draw: st.DrawFn) -> FeatureSpec:
+    """Declarations of every aggregation, over every window, some of them counting only some events."""
+    aggregates: dict[str, Aggregate] = {}
+    for _ in range(draw(st.integers(1, 8))):
+        op: Op = draw(st.sampled_from(sorted(OPS)))  # type: ignore[arg-type]
+        rule = OPS[op]
+        field = None if rule.takes == "nothing" else draw(st.sampled_from(("amount", "tip")))
+        if rule.takes in ("any", "code") and draw(st.booleans()):
+            field = "user"
+        decayed = "decayed" in rule.parts
+        window: AnyWindow | None = None
+        if rule.shape not in ("lag", "latest") and not decayed:
+            choices: list[AnyWindow] = [Window.parse(text) for text in WINDOWS]
+            if rule.shape != "rate":
+                choices += [Forever(), LastEvents(1), LastEvents(3)]
+            window = draw(st.sampled_from(choices))
+        where = draw(st.sampled_from((None, *map(Condition.parse, CONDITIONS))))
+        if isinstance(window, LastEvents) and op == "count" and where is None:
+            continue
+        within = None if isinstance(window, Window) else draw(st.sampled_from((30 * MINUTE_MS, 20 * HOUR_MS)))
+        encoding = Vocabulary(("bob",)) if op == "most_frequent" and field == "user" else None
+        param = {"quantile": 500_000, "lag": draw(st.integers(1, 4))}.get(op, HOUR_MS if decayed else 0)
+        entity = draw(st.sampled_from((("user",), ("shop",))))
+        name = f"a{len(aggregates)}_{op}"
+        aggregates[name] = Aggregate(name, 0, entity, op, field, window, within, where, encoding, param)
+    return FeatureSpec((SCORED, OTHER), tuple(aggregates.values()))
+
+
+@st.composite
+def few_values(draw: st.DrawFn) -> list[Event]:
+    """Arrivals whose amounts and tips are few and small."""
+    events = draw(arrivals())
+    return [
+        event._replace(
+            fields={
+                name: draw(FEW) if name == "tip" else draw(PLENTY) if name == "amount" else value
+                for name, value in event.fields.items()
+            }
+        )
+        for event in events
+    ]

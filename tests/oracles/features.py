@@ -15,12 +15,15 @@ Computed features are left to the caller: they are the user's own functions.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from features.spec import Aggregate, Category, FeatureSpec, Value
+from features.windows import Forever, Window
+from tests.oracles import aggregations as brute
 
 Number = float | None
 
@@ -65,6 +68,8 @@ class _Seen:
     newest: int | None = None
     panes: dict[int, _Pane] = field(default_factory=dict)
     latest: tuple[int, Number] | None = None
+    kept: list[tuple[int, int, float]] = field(default_factory=list)
+    """Pane, event time and value of every event that has one, in the order of arrival."""
 
 
 class Oracle:
@@ -101,6 +106,8 @@ class Oracle:
         return seen
 
     def _read(self, aggregate: Aggregate, event: Event, seen: _Seen | None) -> Number:
+        if not _first_ones(aggregate):
+            return self._read_kept(aggregate, event, _Seen() if seen is None else seen)
         if aggregate.window is None:
             if seen is None or seen.latest is None:
                 return None
@@ -120,6 +127,9 @@ class Oracle:
 
     def _add(self, aggregate: Aggregate, event: Event, seen: _Seen, scored: bool) -> None:
         value = None if aggregate.field is None else _known(event.fields[aggregate.field])
+        if not _first_ones(aggregate):
+            self._keep(aggregate, event, seen, scored)
+            return
         if aggregate.window is None:
             if aggregate.op == "last" and value is None:
                 return
@@ -135,6 +145,101 @@ class Oracle:
             # No later read covers what lies a whole window back: only to keep a year's panes in memory.
             seen.panes = {kept: folded for kept, folded in seen.panes.items() if kept > pane - panes}
         seen.panes.setdefault(pane, _Pane()).add(value)
+
+
+    def _keep(self, aggregate: Aggregate, event: Event, seen: _Seen, scored: bool) -> None:
+        """Of all but the first seven aggregations, in sawtooth windows: every event itself."""
+        pane, newest = 0, seen.newest
+        if isinstance(aggregate.window, Window):
+            pane = event.time // aggregate.window.pane_ms
+            if newest is not None and pane <= newest - aggregate.window.panes:
+                self.late[aggregate.name] += not scored
+                return
+            seen.newest = pane if newest is None else max(newest, pane)
+        elif _holds_all(aggregate):
+            if newest is not None and event.time - newest > (aggregate.within_ms or 0):
+                seen.kept.clear()
+            seen.newest = event.time if newest is None else max(newest, event.time)
+        value = 1.0 if aggregate.field is None else _number(aggregate, event.fields[aggregate.field])
+        if value is not None and _counts(aggregate, event):
+            seen.kept.append((pane, event.time, value))
+
+    def _read_kept(self, aggregate: Aggregate, event: Event, seen: _Seen) -> Number:
+        within, window = aggregate.within_ms or 0, aggregate.window
+        if isinstance(window, Window):
+            pane = event.time // window.pane_ms
+            newest = pane if seen.newest is None else max(seen.newest, pane)
+            if pane <= newest - window.panes:
+                self.late[aggregate.name] += 1
+                return None
+            inside = [kept for kept in seen.kept if newest - window.panes < kept[0] <= pane]
+            found = [(time, value) for _, time, value in sorted(inside, key=lambda kept: kept[0])]
+        elif _holds_all(aggregate):
+            gone = seen.newest is None or event.time - seen.newest > within
+            found = [] if gone else [(time, value) for _, time, value in seen.kept]
+        else:
+            by_time = sorted(((time, value) for _, time, value in seen.kept), key=lambda kept: kept[0])
+            if aggregate.op in ("last", "since_last", "lag"):
+                return _nth(aggregate, event, by_time, within)
+            latest = by_time[-window.events :]  # type: ignore[union-attr]
+            found = [(time, value) for time, value in latest if 0 <= event.time - time <= within]
+        if aggregate.op == "quantile":
+            return brute.quantile(found, aggregate.param)
+        if aggregate.op == "rate":
+            return len(found) / (window.length_ms / 1000)  # type: ignore[union-attr]
+        if aggregate.op == "decayed_count":
+            return brute.decayed_count(found, event.time, aggregate.param)
+        if aggregate.op == "decayed_mean":
+            return brute.decayed_mean(found, event.time, aggregate.param)
+        return brute.PLAIN[aggregate.op](found)
+
+
+def _first_ones(aggregate: Aggregate) -> bool:
+    """Whether it is folded pane by pane, as sums are: in the order in which the engine's must be."""
+    plain = aggregate.op in ("count", "sum", "mean", "min", "max") and isinstance(aggregate.window, Window)
+    return (plain or aggregate.op in ("last", "since_last")) and aggregate.where is None
+
+
+def _holds_all(aggregate: Aggregate) -> bool:
+    return isinstance(aggregate.window, Forever) or aggregate.op in ("decayed_count", "decayed_mean")
+
+
+def _counts(aggregate: Aggregate, event: Event) -> bool:
+    """Whether the event meets the condition: plain Python, with false for what compares a null."""
+    if aggregate.where is None:
+        return True
+    fields = {name: _Null() if _known(value) is None else value for name, value in event.fields.items()}
+    text = re.sub(r"(\w+) is (not )?None", r"(\2is_null(\1))", aggregate.where.text)
+    return bool(eval(text, {"is_null": lambda value: isinstance(value, _Null)}, fields))
+
+
+class _Null:
+    """Compares with nothing."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __lt__  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def _number(aggregate: Aggregate, value: Any) -> float | None:
+    """A number as it is, a text as one that stands for it."""
+    if not isinstance(value, str):
+        return _known(value)  # type: ignore[no-any-return]
+    if aggregate.encoding is not None:
+        return float(aggregate.encoding.encode([value])[0])
+    return float(int.from_bytes(value.encode()[:6].ljust(6), "big"))
+
+
+def _nth(aggregate: Aggregate, event: Event, by_time: list[tuple[int, float]], within: int) -> Number:
+    n = aggregate.param if aggregate.op == "lag" else 1
+    if len(by_time) < n or not 0 <= event.time - by_time[-n][0] <= within:
+        return None
+    return (event.time - by_time[-n][0]) / 1000 if aggregate.op == "since_last" else by_time[-n][1]
 
 
 def features_of(spec: FeatureSpec, events: Iterable[Event]) -> Iterator[dict[str, Any]]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from features.read_plan import readable
 from features.reader import MOST, StateReader
 from features.redis_store import RedisStore
-from features.spec import Aggregate, Category, Computed
+from features.spec import Calendar, Category, Computed, Feature, Ratio
 from models import tables
 from streams.event import integer_fields
 from streams.offline.backfill import Backfill
@@ -27,7 +32,7 @@ from streams.offline.rows import Reading
 from streams.pipeline import Pipeline
 from tests.integration.tape import PARTITIONS, Tape
 from tests.integration.worker import Servers, ran_out
-from tests.oracles.features import Oracle
+from tests.oracles.features import Event, Oracle
 
 AT = "at"
 """The field of an event's time in a table of entities."""
@@ -80,23 +85,44 @@ def oracle(tape: Tape, folder: Path) -> Path:
     spec, path = tape.pipeline.spec, folder / "oracle.parquet"
     keys = ("id", "time", "partition", "offset")
     schema: dict[str, Any] = {**{name: ROW[name] for name in keys}, **feature_schema(spec)}
-    computed = [f for f in spec.features if isinstance(f, Computed)]
+    # The loop knows aggregates, values and categories; the others are made of these here.
+    plain = tuple(f for f in spec.features if not isinstance(f, Computed | Ratio | Calendar))
+    looped = replace(spec, features=(*plain, *(a for a in spec.aggregates if a not in plain)))
     frames = []
     for events in tape.arrivals():
-        loop, rows = Oracle(spec), []
+        loop, rows = Oracle(looped), []
         for event in events:
             values = loop.see(event)
             if values is None:
                 continue
-            for feature in computed:
-                columns = {name: np.array([value]) for name, value in event.fields.items()}
-                values[feature.name] = float(np.asarray(feature.function(columns))[0])
+            for feature in spec.features:
+                if feature.name not in values:
+                    values[feature.name] = _made(feature, event, values)
+                if values[feature.name] is None and not isinstance(feature, Category):
+                    values[feature.name] = None if math.isnan(spec.missing) else spec.missing
             id_ = event.fields[tape.pipeline.lead.id] if tape.pipeline.lead.id else ""
             rows.append((id_, event.time, event.partition, event.offset, *(values[name] for name in spec.names)))
         wide = {n: pl.Float64 if d == pl.Float32 else d for n, d in schema.items()}
         frames.append(pl.DataFrame(rows, schema=wide, orient="row").cast(schema))
     pl.concat(frames).write_parquet(path)
     return path
+
+
+def _made(feature: Feature, event: Event, values: dict[str, Any]) -> float | None:
+    """What is made of the event and of aggregates, by the definition."""
+    if isinstance(feature, Ratio):
+        upper, lower = values[feature.upper.name], values[feature.lower.name]
+        return upper / lower if upper is not None and lower else None
+    if isinstance(feature, Calendar):
+        local = datetime.fromtimestamp(event.time / 1000, ZoneInfo(feature.zone))
+        minutes, weekday = 60 * local.hour + local.minute, local.weekday()
+        parts = {"minute_of_day": minutes, "weekday": weekday, "weekend": weekday >= 5}
+        return float(parts[feature.part] if feature.part in parts else getattr(local, feature.part))
+    assert isinstance(feature, Computed)
+    columns = {name: np.array([value]) for name, value in event.fields.items()}
+    columns |= {a.name: np.array([values[a.name]], dtype=np.float64) for a in feature.uses}
+    found = float(np.asarray(feature.function(columns))[0])
+    return found if math.isfinite(found) else None
 
 
 def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> tuple[Path, int]:
@@ -146,11 +172,11 @@ def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFram
 
 
 def _padded(pipeline: Pipeline, table: pl.LazyFrame) -> pl.LazyFrame:
-    """With the features that are no state, as nothing, on both sides."""
+    """With the features that cannot be read without an event, as nothing, on both sides."""
     nothing = {
         f"{PREFIX}{f.name}": pl.String if isinstance(f, Category) else pl.Float32
         for f in pipeline.spec.features
-        if not isinstance(f, Aggregate)
+        if f.name not in readable(pipeline.spec)
     }
     return table.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in nothing.items())
 

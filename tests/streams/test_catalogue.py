@@ -19,6 +19,7 @@ from streams.catalogue_page import render
 from streams.cli import app
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
+from tests.streams.test_declared_aggregates import FEATURES, payments
 
 PAYMENTS = str(Path(__file__).parents[2] / "examples/payments/pipeline.py")
 RULES = """
@@ -58,6 +59,22 @@ def test_the_list_says_of_each_feature_what_it_means(tmp_path: Path) -> None:
     assert (mean["kind"], mean["of"], mean["window"], mean["entity"]) == ("mean", "amount", "1h", "user_id")
     shown = CliRunner().invoke(app, ["features", "list", str(path)])
     assert said in shown.stdout
+
+
+def test_every_kind_of_feature_is_in_the_catalogue_and_its_page() -> None:
+    wide = Pipeline("wide", score=payments, features=FEATURES, model="wide")
+    found = {feature.name: described(wide, feature) for feature in wide.spec.features}
+    assert all(one["kind"] and one["meaning"] and one["type"] and one["freshness"] for one in found.values())
+    hour = found["hour"]
+    assert (hour["kind"], hour["of"], hour["window"], hour["missing"]) == ("calendar", "hour", "Europe/Berlin", "never")
+    assert found["user_sum_amount_last5"]["window"] == "last5, within 30d"
+    assert found["user_count_forever"]["window"] == "forever, within 30d"
+    assert found["user_most_frequent_shop_24h"]["encoding"] == "a=0, b=1; others=2"
+    filtered = next(one for name, one in found.items() if name.startswith("user_std_amount_1h_where"))
+    assert filtered["window"] == "1h, where amount > 100 and shop in ['a', 'b']"
+    for suffix in (".md", ".html"):
+        page = render(catalogue(wide, [], {}), suffix)
+        assert all(name in page for name in found)
 
 
 def test_the_models_of_the_catalogue_are_those_trained_on_these_features(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +13,8 @@ from streams.offline.backfill import Backfill
 from streams.offline.entity_times import AtTimes
 from streams.offline.files import file_input
 from streams.offline.rows import Reading
-from tests.integration.shop import shop
+from tests.integration.shop import shop, wide_shop
+from tests.integration.tape import Tape
 from tests.parity.sides import inputs
 from tests.streams.test_offline_backfill import HOUR, ROWS, pipeline, written
 
@@ -47,9 +49,12 @@ def test_with_the_events_own_fields_all_features_are_there(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("rows", [5, 1000])
-def test_at_the_events_own_times_it_is_what_the_events_had(tmp_path: Path, rows: int) -> None:
+@pytest.mark.parametrize("made", [shop, wide_shop])
+def test_at_the_events_own_times_it_is_what_the_events_had(
+    tmp_path: Path, made: Callable[[Path, str, int], Tape], rows: int
+) -> None:
     """In order of time, and one event an instant: else the two differ, for an event may come late."""
-    tape = shop(tmp_path, "shop", 300)
+    tape = made(tmp_path, "shop", 300)
     files = inputs(tape, tmp_path)
     # One partition in the order of time: what an entity's time alone can say.
     for topic, given in files.items():
@@ -62,6 +67,22 @@ def test_at_the_events_own_times_it_is_what_the_events_had(tmp_path: Path, rows:
     found = pl.concat(AtTimes(tape.pipeline, files, at, Reading(rows=rows), pytest.fail).frames())
     names = [f"feature.{name}" for name in tape.pipeline.spec.names]
     assert found.select("time", *names).equals(scored.select("time", *names))
+
+
+def test_of_an_entity_alone_there_is_what_is_made_of_aggregates_and_of_the_time(tmp_path: Path) -> None:
+    tape = wide_shop(tmp_path, "shop", 100)
+    files = inputs(tape, tmp_path)
+    lead = files[tape.pipeline.lead.topic].paths[0]
+    table = pl.read_parquet(lead).select("user", time=pl.col("ts") + 1)
+    at = file_input("at", str(written(table, tmp_path / "at.parquet")), "--at")
+    work = AtTimes(tape.pipeline, files, at, Reading(), pytest.fail)
+    found = pl.concat(work.frames())
+    assert work.left_out == {"above"}  # it needs the amount of the event
+    assert found["feature.share"].min() >= 0.0
+    assert 0 <= found["feature.minute_of_day"].min() <= found["feature.minute_of_day"].max() < 1440
+    alone = written(table.drop("user"), tmp_path / "alone.parquet")
+    with pytest.raises(UsageError, match="it names no entity"):
+        AtTimes(tape.pipeline, files, file_input("at", str(alone), "--at"), Reading(), pytest.fail)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from features.offline import OfflineEngine
+from features.spec import forgets
 from monitors.metrics import Metrics
 from streams.lane import Lane, Position
 from streams.offline.reading import chunks
@@ -16,7 +17,7 @@ from streams.offline.rows import Reading
 from streams.offline.wanted import wanted_of
 from streams.parity import ParitySample
 from streams.rounds import Work, assemble
-from tests.integration.shop import shop
+from tests.integration.shop import shop, wide_shop
 from tests.integration.tape import Tape
 from tests.parity.sides import inputs
 
@@ -69,6 +70,20 @@ def test_right_values_are_checked_and_none_differs(tape: Tape, tmp_path: Path) -
     metrics = checked(tape, tmp_path)
     for aggregate in tape.pipeline.spec.aggregates:
         assert metrics.value("weir_parity_checked_total", feature=aggregate.name) > 5, aggregate.name
+    assert metrics.total("weir_parity_mismatches_total") == 0
+
+
+def test_every_aggregation_is_checked_that_forgets_what_was_before_its_key_was_followed(tmp_path: Path) -> None:
+    tape = wide_shop(tmp_path, "shop", 1500)
+    metrics = checked(tape, tmp_path)
+    for aggregate in tape.pipeline.spec.aggregates:
+        seen = metrics.value("weir_parity_checked_total", feature=aggregate.name)
+        assert seen > 5 if forgets(aggregate) else seen == 0, aggregate.name
+    assert [a.name for a in tape.pipeline.spec.aggregates if not forgets(a)] == [
+        "user_count_forever",
+        "visitor_decayed_count_10m",
+        "visitor_decayed_mean_seconds_10m",
+    ]
     assert metrics.total("weir_parity_mismatches_total") == 0
 
 

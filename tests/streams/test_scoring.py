@@ -7,8 +7,8 @@ import pytest
 
 from features.spec import Columns
 from streams import Event, Hashed, Pipeline, Source, compute
+from streams.declared import Declared
 from streams.decode import decoder_of
-from streams.source import Declared
 from tests.streams.records import NOW, Record, batch
 
 

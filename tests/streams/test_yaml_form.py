@@ -216,7 +216,11 @@ def test_a_mistake_in_the_loop_is_named_with_its_place(old: str, new: str, expec
             "values: [AA, NO]",
             "features[1].values[1]: False is not a text; write it in quotes",
         ),
-        ("    values: [AA, UA]\n", "", "features[1]: a category has either values: [..] or buckets: n"),
+        (
+            "    values: [AA, UA]\n",
+            "",
+            "features[1]: give one of values: [..], buckets: n or frequencies: {text: share}",
+        ),
         (
             "field: temp\n",
             "field: tmp\n",
@@ -225,7 +229,7 @@ def test_a_mistake_in_the_loop_is_named_with_its_place(old: str, new: str, expec
         (
             "field: temp\n",
             "fild: temp\n",
-            "features[0]: a feature begins with one of field, category, compute, by",
+            "features[0]: a feature begins with one of field, category, calendar, compute, ratio, by",
         ),
         (
             "[1h, 7d]",

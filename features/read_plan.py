@@ -1,0 +1,131 @@
+"""What a read of online features asks, worked out once: the aggregates behind it, and what becomes of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from features.expiry import MISSING, PRESENT, REBUILDING, Expiry, Newest, expiry_of, newest_of
+from features.kernel import OUT_COLUMN
+from features.layout import Kind
+from features.matrix import ratio_of
+from features.spec import Aggregate, FeatureSpec, Ratio
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class ReadError(Exception):
+    """What was asked cannot be answered; the message says the mend. field: the place in the question."""
+
+    def __init__(self, field: str, said: str) -> None:
+        super().__init__(f"{field}: {said}" if field else said)
+        self.field, self.said = field, said
+
+
+class Unreadable(ReadError):
+    """Not the question is wrong, but what is stored: of other features, broken, or nothing yet."""
+
+
+class Group(NamedTuple):
+    """The aggregates needed of one entity kind, by its number: columns int64 [k], their places in the spec's
+    aggregates; places int64 [k], those among the needed ones.
+    """
+
+    number: int
+    kind: Kind
+    expiry: Expiry
+    newest: Newest
+    columns: np.ndarray
+    places: np.ndarray
+
+
+class ReadPlan(NamedTuple):
+    """names: of the features asked; fields: the entity fields of each, of a ratio over two entities those of both.
+
+    groups: the aggregates needed for them, `needed` in all. upper, lower int64 [k]: of each feature, its place among
+    these; of a ratio, the places of its two. ratios int64 [r]: which of the features are some.
+    """
+
+    names: tuple[str, ...]
+    fields: tuple[tuple[str, ...], ...]
+    groups: tuple[Group, ...]
+    needed: int
+    upper: np.ndarray
+    lower: np.ndarray
+    ratios: np.ndarray
+
+
+NOTHING = ReadPlan((), (), (), 0, *[np.empty(0, dtype=np.int64)] * 3)
+
+
+def readable(spec: FeatureSpec) -> dict[str, Aggregate | Ratio]:
+    """The features that can be read without an event, by name, in the order of the model's inputs."""
+    return {f.name: f for f in spec.features if isinstance(f, Aggregate | Ratio)}
+
+
+def made_plan(
+    spec: FeatureSpec, kinds: Sequence[Kind], key: str, fields: frozenset[str], asked: tuple[str, ...] | None
+) -> ReadPlan:
+    """The plan for entities that name `fields`. key: that of the source. asked: features by name; None = all those
+    whose fields are named. Raises ReadError.
+    """
+    known = {name for entity in spec.entities for name in entity} | {key}
+    for name in fields:
+        if name not in known:
+            raise ReadError(f"field {name}", f"no feature is grouped by it; name some of {', '.join(sorted(known))}")
+    found = readable(spec)
+    if asked is None:
+        asked = tuple(name for name, feature in found.items() if fields.issuperset(_fields(feature)))
+        if not asked:
+            of = dict.fromkeys(_fields(feature) for feature in found.values())
+            raise ReadError("", f"no entity: give the fields {' or '.join('(' + ', '.join(one) + ')' for one in of)}")
+    for place, name in enumerate(asked):
+        if name not in found:
+            why = "is known only when an event comes" if name in spec.names else "there is none of that name"
+            raise ReadError(f"features[{place}]", f"{name} {why}; ask for some of {', '.join(found)}")
+        if not fields.issuperset(_fields(found[name])):
+            lacking = ", ".join(dict.fromkeys(_fields(found[name])))
+            raise ReadError(f"features[{place}]", f"{name} is of ({lacking}); name these fields")
+    pairs = [(f.upper, f.lower) if isinstance(f := found[name], Ratio) else (f, f) for name in asked]
+    needed = list(dict.fromkeys(aggregate for pair in pairs for aggregate in pair))
+    groups = []
+    for number, kind in enumerate(kinds):
+        places = [place for place, aggregate in enumerate(needed) if aggregate.entity == kind.fields]
+        if places:
+            columns = np.array([spec.aggregates.index(needed[place]) for place in places])
+            outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
+            groups.append(Group(number, kind, expiry_of(kind).of(outs), newest_of(kind), columns, np.array(places)))
+    upper, lower = (np.array([needed.index(pair[i]) for pair in pairs], dtype=np.int64) for i in (0, 1))
+    ratios = np.array([place for place, name in enumerate(asked) if isinstance(found[name], Ratio)], dtype=np.int64)
+    of_fields = tuple(_fields(found[name]) for name in asked)
+    return ReadPlan(asked, of_fields, tuple(groups), len(needed), upper, lower, ratios)
+
+
+def asked_of(
+    plan: ReadPlan, values: np.ndarray, codes: np.ndarray, newest: np.ndarray, missing: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values float64, codes uint8 and newest event times int64, each [n, k], of the features asked, from those
+    [n, needed] of the aggregates.
+
+    A ratio is as old as the older of its two, and no better than the worse. What a model could not get, being beyond
+    float32, is missing; for what is missing or expired, and no number, stands `missing`.
+    """
+    upper, lower, ratios = plan.upper, plan.lower, plan.ratios
+    asked, code = values[:, upper], codes[:, upper]
+    if len(ratios):
+        asked[:, ratios] = ratio_of(values[:, upper[ratios]], values[:, lower[ratios]])
+        other = codes[:, lower[ratios]]
+        code[:, ratios] = np.where((code[:, ratios] == PRESENT) | (other == REBUILDING), other, code[:, ratios])
+    nothing = ~(np.abs(asked) <= _LARGEST)
+    code[nothing & (code == PRESENT)] = MISSING
+    asked[nothing & (code != REBUILDING)] = missing
+    asked[nothing & (code == REBUILDING)] = np.nan
+    return asked, code, np.minimum(newest[:, upper], newest[:, lower])
+
+
+def _fields(feature: Aggregate | Ratio) -> tuple[str, ...]:
+    if isinstance(feature, Aggregate) or feature.upper.entity == feature.lower.entity:
+        return feature.uses[0].entity if isinstance(feature, Ratio) else feature.entity
+    return feature.upper.entity + feature.lower.entity
