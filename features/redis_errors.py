@@ -60,6 +60,9 @@ def meaning(error: Exception, where: str) -> Exception | None:
         return FunctionMissing(f"Redis at {where}: {said}")
     if "unknown command" in said:
         return StoreMisconfigured(f"Redis at {where} is too old ({said}): use 7.0 or later, or Valkey")
+    if "SELECT is not allowed in cluster mode" in said:
+        one = "is a cluster, which has one database: end WEIR_REDIS with the port"
+        return StoreMisconfigured(f"Redis at {where} {one}")
     names = [kind.__name__ for kind in type(error).__mro__]
     kind = next((ERRORS[name] for name in names if name in ERRORS), StoreUnavailable)
     if kind is StoreMisconfigured:

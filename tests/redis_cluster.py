@@ -71,6 +71,7 @@ class Cluster:
     def end_move(self, key: bytes, source: RedisServer, target: RedisServer) -> None:
         with source.admin() as old, target.admin() as new:
             slot = old.execute_command("CLUSTER KEYSLOT", key)
+            old.response_callbacks.pop("CLUSTER GETKEYSINSLOT", None)  # it makes texts of keys that are none
             while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 1000):
                 old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
             for node in (new, old):
