@@ -55,7 +55,7 @@ def killed_in_mid_replay(tape: Tape, servers: Servers, downs: Sequence[Callable[
     for i, (piece, down) in enumerate(zip(pieces(tape, len(downs) + 1), downs, strict=False)):
         with Worker(tape.path, servers, **settings) as worker:
             worker.ready()
-            with feeding(tape, servers, piece, per_s=400):
+            with feeding(tape, servers, piece, per_s=800):
                 worker.wait_for(lambda worker=worker: _has_saved(worker), 60)  # type: ignore[misc]
                 time.sleep(0.1 + 0.17 * i)  # not always at the same distance from a commit
                 worker.kill()

@@ -122,7 +122,7 @@ def test_flights_survive_kills_of_the_worker_and_a_wiped_redis(
 def test_payments_on_the_embedded_servers_survive_a_kill_of_the_worker(
     embedded: Servers, tmp_path: Path, name: str
 ) -> None:
-    tape = payments(tmp_path, name, 3000)
+    tape = payments(tmp_path, name, 6000)
     killed_in_mid_replay(tape, embedded, [nothing] * 3, **SELDOM)
     found, worker = finish(tape, embedded, 3)
     assert_right(found, tape, duplicates=None)

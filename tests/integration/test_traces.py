@@ -95,10 +95,14 @@ def test_sampled_events_get_spans_at_the_collector_and_predictions_carry_them(
         attributes = {a.key: a.value for a in span.attributes}
         assert attributes["messaging.kafka.message.offset"].int_value == output.source[1]
     stages = ["weir.decode", "weir.encode", "weir.features", "weir.inference", "weir.produce"]
+    detailed = 0  # a few events of each round
     for span_id, span in scored.items():
         children = [s for s in collector.spans if s.parent_span_id.hex() == span_id]
-        assert sorted(s.name for s in children) == stages
-        assert max(s.end_time_unix_nano for s in children) == span.end_time_unix_nano
+        if children:
+            detailed += 1
+            assert sorted(s.name for s in children) == stages
+            assert max(s.end_time_unix_nano for s in children) == span.end_time_unix_nano
+    assert detailed >= 1
 
 
 def test_a_collector_that_is_not_there_costs_nothing(embedded: Servers, tmp_path: Path, name: str) -> None:
