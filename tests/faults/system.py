@@ -38,7 +38,7 @@ from tests.redis_server import RedisServer
 
 WORKERS = 3
 SETTLE_S = 90.0
-COMMIT_MS = "500"
+COMMIT_MS = "250"
 """Three brokers on one machine spend most of their time on transactions; and a longer one is hit more often."""
 
 
