@@ -15,11 +15,6 @@ settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("weir")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The process's own logging is tested before other tests, and the libraries that they use, have set it up."""
-    items.sort(key=lambda item: item.path.name != "test_logs.py")
-
-
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """One real broker for the session: a test takes topics and groups of its own, and leaves it running."""
