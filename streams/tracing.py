@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from streams.settings import traces_wanted
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Span, SpanContext, SpanKind
 
 SHUTDOWN_S = 2.0
 TRACEPARENT = "traceparent"
@@ -46,15 +47,25 @@ def parse_traceparent(header: bytes) -> TraceParent | None:
         return None
     return TraceParent(trace_id, span_id, bool(int(found[3], 16) & 1))
 
-DETAILED = 4
-"""Sampled events of one round that get a span for each stage. A span costs as much as scoring some ten records."""
+
+DETAILED = 2
+"""Sampled events of one round that get a span for each stage: the stages are the round's, and the same for all."""
+
+
+class Begun(NamedTuple):
+    """The span of an event that is being scored."""
+
+    own: SpanContext
+    parent: SpanContext
+    start_ns: int
+    attributes: Attributes
 
 
 @dataclass(frozen=True)
 class Spans:
-    """The spans of a round that have begun, each with its start in ns since 1970; those never ended are not sent."""
+    """The spans of a round that have begun; those never ended are not sent."""
 
-    begun: list[tuple[Span, int]] = field(default_factory=list)
+    begun: list[Begun] = field(default_factory=list)
 
 
 class Step:
@@ -101,12 +112,15 @@ class Tracer:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        named = Resource.create().merge(Resource({"service.name": "weir"}))
+        named = Resource.create().merge(Resource({"service.name": "weir"})).merge(OTELResourceDetector().detect())
         # shutdown_on_exit would wait without bound for a collector that is gone.
-        self._provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider = TracerProvider(resource=named, shutdown_on_exit=False)
+        self._processor = BatchSpanProcessor(exporter)
+        self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("weir")
+        self._resource, self._scope = _hashed_once(named), InstrumentationScope("weir")
 
     @classmethod
     def from_environment(cls, pipeline: str) -> Tracer:
@@ -146,13 +160,14 @@ class Tracer:
         """
         if not spans.begun:
             return
-        from opentelemetry import trace
+        from opentelemetry.trace import SpanKind
 
-        for place, (span, start_ns) in enumerate(spans.begun):
-            inside = trace.set_span_in_context(span)
-            for name, stage_start_ns, stage_end_ns in stages if place < DETAILED else ():
-                self._tracer.start_span(f"weir.{name}", inside, start_time=stage_start_ns).end(stage_end_ns)
-            span.end(max([start_ns, *(end_ns for _, _, end_ns in stages)]))
+        last_ns = max((end_ns for _, _, end_ns in stages), default=0)
+        for place, span in enumerate(spans.begun):
+            for name, begin_ns, end_ns in stages if place < DETAILED else ():
+                own = self._child_of(span.own)
+                self._send(f"weir.{name}", SpanKind.INTERNAL, Begun(own, span.own, begin_ns, {}), end_ns)
+            self._send("weir.score", SpanKind.CONSUMER, span, max(span.start_ns, last_ns))
 
     def step(
         self,
@@ -182,7 +197,7 @@ class Tracer:
         )
         if not span.is_recording():
             return Step(None, parent)
-        return Step(span, _header(span))
+        return Step(span, _header(span.get_span_context()))
 
     def shutdown(self, timeout_s: float = SHUTDOWN_S) -> bool:
         """Sends what is left; False if the collector did not take it in `timeout_s`."""
@@ -194,17 +209,61 @@ class Tracer:
         sending.join(timeout_s)
         return not sending.is_alive()
 
+    # The spans of events are put together here rather than by a Tracer: its spans may be added to from several threads
+    # until they end, which makes one cost as much as scoring thirty events.
+
     def _begun(self, parent: TraceParent, start_ns: int, attributes: Attributes, spans: Spans) -> bytes | None:
         from opentelemetry import trace
+        from opentelemetry.sdk.trace.sampling import Decision
 
+        assert self._provider is not None
         remote = trace.SpanContext(parent.trace_id, parent.span_id, True, trace.TraceFlags(trace.TraceFlags.SAMPLED))
         context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
         named = {"weir.pipeline": self._pipeline, **attributes}
-        span = self._tracer.start_span("weir.score", context, trace.SpanKind.CONSUMER, named, start_time=start_ns)
-        if not span.is_recording():
+        sampling = self._provider.sampler.should_sample(
+            context, parent.trace_id, "weir.score", trace.SpanKind.CONSUMER, named
+        )
+        if sampling.decision is not Decision.RECORD_AND_SAMPLE:
             return None
-        spans.begun.append((span, start_ns))
-        return _header(span)
+        own = self._child_of(remote)
+        spans.begun.append(Begun(own, remote, start_ns, sampling.attributes))
+        return _header(own)
+
+    def _child_of(self, parent: SpanContext) -> SpanContext:
+        from opentelemetry.trace import SpanContext
+
+        assert self._provider is not None
+        return SpanContext(parent.trace_id, self._provider.id_generator.generate_span_id(), False, parent.trace_flags)
+
+    def _send(self, name: str, kind: SpanKind, span: Begun, end_ns: int) -> None:
+        from opentelemetry.sdk.trace import ReadableSpan
+
+        self._processor.on_end(
+            ReadableSpan(
+                name,
+                span.own,
+                span.parent,
+                self._resource,
+                span.attributes,
+                kind=kind,
+                start_time=span.start_ns,
+                end_time=end_ns,
+                instrumentation_scope=self._scope,
+            )
+        )
+
+
+def _hashed_once(resource: Resource) -> Resource:
+    """The same, for an exporter that groups spans by it: its own hash is that of its JSON, made anew for each span."""
+    from opentelemetry.sdk.resources import Resource
+
+    class Hashed(Resource):
+        _hash = hash(resource)
+
+        def __hash__(self) -> int:
+            return self._hash
+
+    return Hashed(resource.attributes, resource.schema_url)
 
 
 def traceparent_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes | None:
@@ -212,8 +271,7 @@ def traceparent_of(headers: Iterable[tuple[str, bytes | None]] | None) -> bytes 
     return next((value for name, value in headers or () if name == TRACEPARENT), None)
 
 
-def _header(span: Span) -> bytes:
-    own = span.get_span_context()
+def _header(own: SpanContext) -> bytes:
     return b"00-%032x-%016x-01" % (own.trace_id, own.span_id)
 
 
