@@ -253,7 +253,7 @@ def check_kernels() -> Iterator[Check]:
     if any(folder.glob("kernel.*walk*.nbi")):
         yield Check("kernels", "ok", f"compiled, in {folder}")
     elif os.access(folder, os.W_OK):
-        yield Check("kernels", "warn", "not compiled yet", "nothing to do: the first start takes some seconds")
+        yield Check("kernels", "warn", "not compiled yet", "nothing to do: the first start takes half a minute")
     else:
         yield Check("kernels", "warn", f"{folder} cannot be written", "set NUMBA_CACHE_DIR to a folder that can")
 

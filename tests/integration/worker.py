@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -83,14 +84,14 @@ class Worker:
         return self._process.wait(within_s)
 
     def get(self, path: str) -> tuple[int, Any]:
-        """HTTP status and JSON; (0, None) where nothing listens."""
+        """HTTP status and JSON; (0, None) where nothing listens, or who does is killed before the end."""
         try:
             with urllib.request.urlopen(self.url + path, timeout=5) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, None
 
     def status(self) -> dict[str, Any]:
