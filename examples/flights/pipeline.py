@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from examples.flights.events import CARRIERS, DESTINATIONS, ORIGINS, Arrival, Departure, Request
 from streams import Blocks, Labels, Pipeline, Retrain, Rollout, Source
 
@@ -17,23 +19,25 @@ airline = arrivals.by("origin", "carrier")
 route = arrivals.by("origin", "dest")
 aircraft = arrivals.by("origin", "tailnum")
 
+features: list[Any] = [
+    requests.category("carrier", CARRIERS),
+    requests.category("origin", ORIGINS),
+    requests.category("dest", DESTINATIONS),
+    [requests.field(name) for name in ("hour", "weekday", "distance")],
+    [requests.field(name) for name in ("temp", "humid", "wind_speed", "precip", "pressure", "visib")],
+    airport.count("1h", "3h", "24h"),
+    airport.mean("dep_delay", "1h", "3h", "24h"),
+    airline.mean("arr_delay", "3h", "24h", "7d"),
+    route.mean("arr_delay", "3h", "24h", "7d"),
+    aircraft.last("arr_delay"),
+    aircraft.since_last(),
+]
+
 pipeline = Pipeline(
     "flights",
     score=requests,
     learn=[departures, arrivals],
-    features=[
-        requests.category("carrier", CARRIERS),
-        requests.category("origin", ORIGINS),
-        requests.category("dest", DESTINATIONS),
-        [requests.field(name) for name in ("hour", "weekday", "distance")],
-        [requests.field(name) for name in ("temp", "humid", "wind_speed", "precip", "pressure", "visib")],
-        airport.count("1h", "3h", "24h"),
-        airport.mean("dep_delay", "1h", "3h", "24h"),
-        airline.mean("arr_delay", "3h", "24h", "7d"),
-        route.mean("arr_delay", "3h", "24h", "7d"),
-        aircraft.last("arr_delay"),
-        aircraft.since_last(),
-    ],
+    features=features,
     model="flights-delay",
     labels=Labels("flights.arrivals", Arrival, id="id", time="time", within="3d", value=lambda c: c["arr_delay"] > 15),
     blocks=Blocks(every="1d"),

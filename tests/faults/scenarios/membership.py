@@ -57,6 +57,7 @@ def rolling(grounds: Grounds, count: int) -> Row:
         for _ in range(count):
             for number in range(len(system.fleet.members)):
                 system.under_load()
+                system.owned_by(number)  # one that is only just starting knows no SIGTERM yet
                 if (code := system.fleet.stop(number)) != 0:
                     row.problems.append(f"worker {number} ended with {code}")
                 system.say(f"worker {number} has left")
