@@ -357,9 +357,10 @@ class Intake:
             consumer.incremental_assign([])
             return
         for topic in self._topics[1:]:
-            # Topics outside the subscription start two seconds late unless their metadata is known by now.
+            # Topics outside the subscription start two seconds late unless their metadata is known by now. It comes
+            # with this answer; `list_topics`, called inside a callback, would have the next callback end the process.
             with contextlib.suppress(KafkaException):
-                consumer.list_topics(topic, timeout=REQUEST_S)
+                consumer.get_watermark_offsets(TopicPartition(topic, partitions[0]), timeout=REQUEST_S)
         # Nothing is read until the owner has the state: `start` seeks to where that begins.
         consumer.incremental_assign([TopicPartition(t.topic, t.partition, 0) for t in self._everywhere(partitions)])
         consumer.pause(self._everywhere(partitions))
