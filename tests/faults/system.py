@@ -224,6 +224,19 @@ class System:
         """Waits until this worker has partitions."""
         wait(lambda: bool(self.owned()[number]), within_s, self.state)
 
+    def steady(self, seconds: float = 2.0) -> None:
+        """Waits until every worker has partitions, and the same ones for `seconds`: no rebalance is under way."""
+        seen: tuple[float, dict[int, list[int]]] = (0.0, {})
+
+        def unchanged() -> bool:
+            nonlocal seen
+            now, owned = time.monotonic(), self.owned()
+            if owned != seen[1] or not _whole(owned) or not all(owned.values()):
+                seen = now, owned
+            return now - seen[0] >= seconds
+
+        wait(unchanged, SETTLE_S, self.state)
+
     def say(self, what: str) -> None:
         """Notes what happens now, with the time, in the scenario's folder."""
         with (self.folder / "timeline").open("a") as file:
