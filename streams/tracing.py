@@ -116,11 +116,11 @@ class Tracer:
 
         named = Resource.create().merge(Resource({"service.name": "weir"})).merge(OTELResourceDetector().detect())
         # shutdown_on_exit would wait without bound for a collector that is gone.
-        self._provider = TracerProvider(resource=named, shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=_hashed_once(named), shutdown_on_exit=False)
         self._processor = BatchSpanProcessor(exporter)
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("weir")
-        self._resource, self._scope = _hashed_once(named), InstrumentationScope("weir")
+        self._scope = InstrumentationScope("weir")
 
     @classmethod
     def from_environment(cls, pipeline: str) -> Tracer:
@@ -238,12 +238,13 @@ class Tracer:
     def _send(self, name: str, kind: SpanKind, span: Begun, end_ns: int) -> None:
         from opentelemetry.sdk.trace import ReadableSpan
 
+        assert self._provider is not None
         self._processor.on_end(
             ReadableSpan(
                 name,
                 span.own,
                 span.parent,
-                self._resource,
+                self._provider.resource,
                 span.attributes,
                 kind=kind,
                 start_time=span.start_ns,

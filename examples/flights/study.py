@@ -105,9 +105,8 @@ def with_features(*more: Sequence[Any]) -> Pipeline:
     )
 
 
-def write_events(folder: Path, months: tuple[int, int]) -> list[str]:
+def write_events(folder: Path, months: tuple[int, int], topics: Sequence[str]) -> list[str]:
     """The flights of the months, a file a stream, as `--input` takes them."""
-    topics = [source.topic for source in pipeline.sources]
     values: list[list[bytes]] = [[] for _ in STREAMS]
     for event in Flights(*months).events():
         values[event.stream].append(event.value)
@@ -119,7 +118,7 @@ def write_events(folder: Path, months: tuple[int, int]) -> list[str]:
 def computed(wide: Pipeline, folder: Path, months: tuple[int, int]) -> Path:
     """A file with the features of every group and the labels, by a backfill of the months."""
     topics = [source.topic for source in wide.sources]
-    inputs = inputs_of(write_events(folder, months), topics)
+    inputs = inputs_of(write_events(folder, months, topics), topics)
     reading = Reading()
     rejected: list[Reject] = []
     assert wide.labels is not None
