@@ -16,6 +16,7 @@ Everything before the key has a fixed size, so that many rows are packed and unp
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ import numpy as np
 HEADER = struct.Struct("<QII")
 SEPARATOR = "\x1f"
 _ESCAPE = str.maketrans({"\\": "\\\\", SEPARATOR: "\\u"})
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 class CodecError(Exception):
@@ -165,6 +167,24 @@ def entity_keys(columns: Sequence[Any]) -> list[str | None]:
             None if None in parts else SEPARATOR.join([part.translate(_ESCAPE) for part in parts])
             for parts in zip(*texts, strict=True)
         ]
+
+
+def components_of(key: str, n: int) -> list[str]:
+    """The n texts that a key was made of: the inverse of `entity_keys`. Raises CodecError if they are not n.
+
+    >>> components_of("JFK\\x1f7", 2)
+    ['JFK', '7']
+    """
+    if n == 1:
+        return [key]
+    found = [_ESCAPED.sub(_unescaped, part) for part in key.split(SEPARATOR)]
+    if len(found) != n:
+        raise CodecError(f"{key!r} names {len(found)} fields, not {n}")
+    return found
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return SEPARATOR if escape[1] == "u" else escape[1]
 
 
 def _plain(texts: list[str]) -> bool:

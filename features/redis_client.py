@@ -22,6 +22,8 @@ from features.store import StoreMisconfigured, StoreUnavailable
 
 T = TypeVar("T")
 
+_PAGE_KEYS, _PAGES = 1000, 20
+"""How many keys of a server one request looks at, and how many requests look for some."""
 _DRIVER_ERRORS = (driver.RedisError, driver.RedisClusterException, OSError, TimeoutError)
 
 
@@ -86,6 +88,13 @@ class RedisClient:
         """The answers by host:port of every server that takes writes, or of those `among` them."""
         return await self._answer(self._on_primaries(words, among))
 
+    async def some_keys(self, pattern: str, most: int) -> list[bytes]:
+        """Up to `most` of the keys that match (as KEYS does), of all servers that take writes.
+
+        Bounded: fewer where many others are in the way. Those are found that the servers come upon first.
+        """
+        return await self._answer(self._some_keys(pattern, most))
+
     async def close(self) -> None:
         """Waits for what is running, and closes the connections."""
         if self._running:
@@ -119,6 +128,22 @@ class RedisClient:
             for node in redis.get_primaries()
             if among is None or node.name in among
         }
+
+    async def _some_keys(self, pattern: str, most: int) -> list[bytes]:
+        redis = await self._connected()
+        found: dict[bytes, None] = {}
+        for node in redis.get_primaries() if self._cluster else [None]:
+            cursor = 0
+            for _ in range(_PAGES):
+                target = {} if node is None else {"target_nodes": node}
+                where, keys = await redis.scan(cursor, match=pattern, count=_PAGE_KEYS, **target)
+                found |= dict.fromkeys(keys)
+                cursor = where if node is None else where[node.name]
+                if len(found) >= most:
+                    return list(found)[:most]
+                if cursor == 0:
+                    break
+        return list(found)
 
     async def _connected(self) -> Any:
         """The driver's client, which knows who is there. Asked again after an error: there may be a new primary."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -38,6 +39,7 @@ CHUNK_ROWS = 1000
 _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
 _FUNCTIONS = _LIBRARY.replace("@VERSION@", _VERSION)
+_ROW = re.compile(r"weir:\{[^}]*\}:row:\d+:")
 _META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written")
 
 
@@ -119,6 +121,12 @@ class RedisStore:
     async def servers(self) -> dict[str, dict[str, Any]]:
         """What INFO says, by host:port, of the server, or of each primary of the cluster."""
         return await self._redis.on_primaries("INFO")
+
+    async def some_rows(self, entity: int, most: int) -> list[RowKey]:
+        """Up to `most` rows of a kind of entity, of any partition and incarnation: for who knows none by name."""
+        head = f"weir:{{{self._pipeline}:"
+        found = await self._redis.some_keys(f"{head}*}}:row:{entity}:*", most)
+        return [RowKey(entity, _ROW.sub("", key.decode("utf-8", "surrogatepass"), 1)) for key in found]
 
     async def close(self) -> None:
         await self._redis.close()

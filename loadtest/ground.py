@@ -22,7 +22,7 @@ from streams.kafka import loop_topics
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
 
-GROUPS_EMPTY_S = 60.0
+GROUPS_EMPTY_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from features import words
 from features.spec import Aggregate, Calendar, Category, Computed, Feature, Hashed, Ratio
 from features.windows import Window
 from models.registry import Registered
 from streams.pipeline import Pipeline
-
-EXAMPLES = 3
 
 
 def described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
@@ -34,9 +29,11 @@ def described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
 
 
 def catalogue(
-    pipeline: Pipeline, versions: Sequence[Registered], examples: Mapping[str, Sequence[Any]]
+    pipeline: Pipeline, versions: Sequence[Registered], examples: Mapping[str, Sequence[Any]], online: str = ""
 ) -> dict[str, Any]:
-    """All that the page says. versions: of the pipeline's model; examples: values by feature."""
+    """All that the page says. versions: of the pipeline's model; examples: values by feature; online: which of them
+    are of the online store.
+    """
     fitting = [v for v in versions if v.version.spec_hash == pipeline.spec.hash]
     models = [
         {"version": v.version.version, "places": list(v.aliases), "created_ms": v.created_ms} for v in fitting
@@ -48,6 +45,7 @@ def catalogue(
         "sources": [_source(source, lead=source is pipeline.lead) for source in pipeline.sources],
         "models": models,
         "other_versions": len(versions) - len(fitting),
+        "online_examples": online,
         "features": [
             {
                 **described(pipeline, feature),
@@ -57,21 +55,6 @@ def catalogue(
             for feature in pipeline.spec.features
         ],
     }
-
-
-def archived_examples(pipeline: Pipeline, folder: Path) -> dict[str, list[Any]]:
-    """Values by feature out of the newest file of the archive that can be read; none where there is no archive."""
-    for path in sorted(folder.glob("*.parquet"), key=lambda p: p.stat().st_mtime, reverse=True):
-        try:
-            frame = pl.read_parquet(path, glob=False)
-        except (pl.exceptions.PolarsError, OSError):
-            continue  # cut short: the one before will do
-        return {
-            name: frame[f"feature.{name}"].drop_nulls().unique(maintain_order=True).tail(EXAMPLES).to_list()
-            for name in pipeline.spec.names
-            if f"feature.{name}" in frame.columns
-        }
-    return {}
 
 
 def _declared(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def render(found: Mapping[str, Any], suffix: str) -> str:
 
 def details(feature: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is said of a feature beside its meaning, without what there is nothing to say of."""
-    return [(name, text) for name in _DETAILS if (text := _shown(feature.get(name)))]
+    return [(name, text) for name in _DETAILS if (text := shown(feature.get(name)))]
 
 
 def _markdown(found: Mapping[str, Any]) -> str:
@@ -55,7 +55,9 @@ def _card(place: int, feature: Mapping[str, Any]) -> str:
 
 def _summary(found: Mapping[str, Any]) -> str:
     n = len(found["features"])
-    return f"{n} features, in the order of the inputs of model {found['model']}; spec {found['spec_hash']}."
+    said = f"{n} features, in the order of the inputs of model {found['model']}; spec {found['spec_hash']}."
+    online = found["online_examples"]
+    return f"{said} Example values of the online store: {online}." if online else said
 
 
 def _source(source: Mapping[str, Any]) -> str:
@@ -81,9 +83,10 @@ def _items(lines: Any) -> str:
     return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for people: lists with commas, numbers short, nothing for None."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_shown(item) or '""' for item in value)
+        return ", ".join(shown(item) or '""' for item in value)
     if isinstance(value, float):
         return f"{value:.7g}"
     return "" if value is None else str(value)

@@ -90,6 +90,7 @@ class Intake:
         self._max_records = max_records
         self._commands: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._deferred: list[Callable[[], None]] = []
+        self._polled: dict[tuple[int, int], int] = {}  # the offsets after the last records that were handed over
         self._reached: dict[tuple[int, int], int] = {}  # the ends that have been read up to
         self._open = 0
         self._full_since = 0.0
@@ -145,10 +146,11 @@ class Intake:
         """What a transaction commits: the offsets, and the membership of now, by which a zombie is fenced."""
         return self._offsets(positions), await self._in_thread(self._consumer.consumer_group_metadata)
 
-    async def ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], tuple[int, bool]]:
-        """By (stream, partition): the end offset as last heard, and whether all before it has been read.
+    async def ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], int]:
+        """By (stream, partition), the offset at which all that is there will have been worked off.
 
-        A topic that is written in transactions ends in a marker, which no record's offset ever reaches.
+        That is the end as last heard, and once it has been read up to, the offset after the last record: a topic that
+        is written in transactions ends in a marker. Nothing of those whose end has not been heard since they began.
         """
         return await self._in_thread(lambda: self._ends(partitions))
 
@@ -219,6 +221,8 @@ class Intake:
             for (stream, partition), group in by_place(messages, self._streams).items()
             if partition in self._generations  # a poll may run a rebalance inside, and still return what has gone
         ]
+        for batch in batches:
+            self._polled[batch.stream, batch.partition] = batch.next_offset
         return Poll(batches, ends)
 
     def _on_error(self, message: Message, error: KafkaError, ends: list[End]) -> None:
@@ -286,16 +290,18 @@ class Intake:
             for (stream, partition), position in positions.items()
         ]
 
-    def _ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], tuple[int, bool]]:
+    def _ends(self, partitions: Sequence[int]) -> dict[tuple[int, int], int]:
         found = {}
         for stream, topic in enumerate(self._topics):
-            for partition in partitions:
+            for partition in self._generations.keys() & partitions:
                 try:
                     _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
                 except KafkaException:
                     continue
-                if high >= 0:
-                    found[stream, partition] = high, self._reached.get((stream, partition)) == high
+                at = stream, partition
+                polled = self._polled[at]
+                if high >= max(polled, 0):  # else it is not known, or was heard before others had the partition
+                    found[at] = polled if self._reached.get(at) == high else high
         return found
 
     def _start(self, partition: int, offsets: Sequence[int], generation: int) -> None:
@@ -304,7 +310,9 @@ class Intake:
             return  # it has gone meanwhile; the owner was told
         self._generations[partition] = generation
         self._recovering.add(partition)
-        for topic, offset in zip(self._topics, offsets, strict=True):
+        for stream, (topic, offset) in enumerate(zip(self._topics, offsets, strict=True)):
+            self._polled[stream, partition] = offset
+            self._reached.pop((stream, partition), None)
             self._seek(TopicPartition(topic, partition, offset))
         if not self._standing_by:
             self._consumer.resume(self._everywhere([partition]))

@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+from features.codec import CodecError, components_of
 from features.reader import Entity, ReadError, StateReader, Unreadable
 from features.readings import Reading, Readings
 from features.redis_store import RedisStore
@@ -86,6 +88,20 @@ class FeatureReader:
         it refuses.
         """
         return await self.state.read(entities, _ms(at), features, ask_all=ask_all)
+
+    async def some_entities(self, most: int = 20) -> list[list[dict[str, str]]]:
+        """Entities that there is state of, for `read`: of each kind up to `most`, as the store comes upon them.
+
+        Raises StoreUnavailable, StoreMisconfigured.
+        """
+        found: list[list[dict[str, str]]] = []
+        for place, fields in enumerate(self.pipeline.spec.entities):
+            rows = await self._store.some_rows(place, most)
+            found.append([])
+            for row in rows:
+                with suppress(CodecError):  # of other features, which had the number of this kind
+                    found[-1].append(dict(zip(fields, components_of(row.key, len(fields)), strict=True)))
+        return [some for some in found if some]
 
     async def close(self) -> None:
         """Closes the connections."""

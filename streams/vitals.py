@@ -19,8 +19,8 @@ from streams.scoring import Scoring
 _STALLED_S = 60.0
 _DOWN_S = 5.0  # librdkafka says every two seconds that no broker is there
 
-Ends = dict[tuple[int, int], tuple[int, bool]]
-"""By (stream, partition): the end offset, and whether all before it has been read."""
+Ends = dict[tuple[int, int], int]
+"""By (stream, partition), the offset at which all that is there will have been worked off, where that is known."""
 
 
 class Vitals:
@@ -75,7 +75,7 @@ class Vitals:
             metrics.set("weir_cache_evictions_total", stats.evictions, entity=entity)
             metrics.set("weir_cache_over_bound_rows", stats.over_bound, entity=entity)
         if self._scoring is not None and (violations := self._scoring.violations) is not None:
-            violations.look(time.monotonic(), listening=bool(lanes) and not any(lag.values()))
+            violations.look(time.monotonic(), listening=bool(lanes) and self._behind() == 0)
         positions = tuple(p.next_offset for lane in lanes.values() for p in lane.positions)
         if positions != self._positions or not any(lag.values()):
             self._positions, self._progress_s = positions, time.monotonic()
@@ -96,7 +96,7 @@ class Vitals:
                 source.topic: {p: lane.positions[s].next_offset for p, lane in lanes.items()}
                 for s, source in enumerate(self._pipeline.sources)
             },
-            "lag": sum(self._lag().values()) if self._scoring else None,
+            "lag": self._behind() if self._scoring else None,
             "predictions": self._metrics.total("weir_predictions_total"),
             "unscored": self._metrics.total("weir_unscored_total"),
             "dead_letters": self._metrics.total("weir_dead_letters_total"),
@@ -124,10 +124,17 @@ class Vitals:
         ready, _ = self.ready()
         return {"live": not (ready and stalled_s > _STALLED_S), "stalled_s": round(stalled_s, 1)}
 
+    def _behind(self) -> int | None:
+        """Records that are there and not worked off, of all that this worker owns; None while that is not known."""
+        lag, streams = self._lag(), range(len(self._pipeline.sources))
+        owned = {*self._ownership.lanes, *self._ownership.recovering}
+        return sum(lag.values()) if all((s, p) in lag for p in owned for s in streams) else None
+
     def _lag(self) -> dict[tuple[int, int], int]:
+        """By (stream, partition). What has come since the last measurement counts as soon as it has its place."""
         lanes = self._ownership.lanes
         return {
-            (s, p): lanes[p].buffered[s] if read else max(0, end - lanes[p].positions[s].next_offset)
-            for (s, p), (end, read) in self._ends.items()
+            (s, p): max(end - lanes[p].positions[s].next_offset, lanes[p].buffered[s])
+            for (s, p), end in self._ends.items()
             if p in lanes
         }

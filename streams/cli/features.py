@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli import offline
-from streams.cli.output import JsonOption, PipelineArgument, emit, start, table
+from streams.cli.output import JsonOption, PipelineArgument, emit, progress, start, table
 from streams.errors import UsageError, WeirError
 
 if TYPE_CHECKING:
+    from streams.example_values import Examples
     from streams.pipeline import Pipeline
+    from streams.settings import Settings
 
 app = typer.Typer(
     help="Features of a pipeline: list them, read entities', serve them over HTTP, compute them from files.",
@@ -28,18 +30,31 @@ app.command("diff")(offline.diff)
 
 @app.command("list")
 def list_features(pipeline: PipelineArgument, as_json: JsonOption = False) -> None:
-    """The features in the order of the model's inputs, each with its meaning in words."""
+    """The features in the order of the model's inputs, each with its meaning in words and example values."""
     from streams.catalogue import described
+    from streams.catalogue_page import shown
     from streams.loading import load_pipeline
 
-    start(report=True)
+    settings = start(report=True)
     loaded = load_pipeline(pipeline)
-    features = [described(loaded, feature) for feature in loaded.spec.features]
-    report = {"pipeline": loaded.name, "spec_hash": loaded.spec.hash, "features": features}
+    examples = _example_values(loaded, settings)
+    features = [
+        {**described(loaded, feature), "examples": examples.values.get(feature.name, [])}
+        for feature in loaded.spec.features
+    ]
+    report = {
+        "pipeline": loaded.name,
+        "spec_hash": loaded.spec.hash,
+        "online_examples": examples.online,
+        "features": features,
+    }
     text = None
     if not as_json:
-        columns = ("name", "kind", "of", "source", "entity", "window", "meaning")
-        text = table(columns, [[feature.get(column) for column in columns] for feature in features])
+        columns = ["name", "kind", "of", "source", "entity", "window", "meaning"]
+        if any(examples.values.values()):
+            columns.append("examples")
+        text = table(columns, [[shown(feature.get(column)) for column in columns] for feature in features])
+        progress(f"example values of the online store: {examples.online}")
     emit(report, as_json=as_json, text=text)
 
 
@@ -50,11 +65,10 @@ def catalogue_page(
     as_json: JsonOption = False,
 ) -> None:
     """A page about the features: what each means, its source, freshness, rules, models and example values."""
-    from streams.catalogue import archived_examples, catalogue
+    from streams.catalogue import catalogue
     from streams.catalogue_page import render
     from streams.errors import UsageError, WeirError
     from streams.loading import load_pipeline
-    from streams.monitor import archive_folder
     from streams.release import open_registry
 
     settings = start(report=True)
@@ -62,7 +76,8 @@ def catalogue_page(
     if output.suffix not in (".html", ".md"):
         raise UsageError(f"{output}: a page ends in .html or .md")
     versions = open_registry(settings).versions(loaded.model)
-    found = catalogue(loaded, versions, archived_examples(loaded, archive_folder(loaded, settings)))
+    examples = _example_values(loaded, settings)
+    found = catalogue(loaded, versions, examples.values, examples.online)
     try:
         output.write_text(render(found, output.suffix), encoding="utf-8")
     except OSError as error:
@@ -200,6 +215,20 @@ def check(
     emit({"pipeline": loaded.name, **report.as_dict()}, as_json=as_json, text=text)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _example_values(pipeline: Pipeline, settings: Settings) -> Examples:
+    from streams.cli.servers import find_redis, not_running
+    from streams.example_values import example_values
+    from streams.monitor import archive_folder
+
+    def redis_url() -> str:
+        url = find_redis(settings)
+        if url is None:
+            raise not_running(settings, "redis")
+        return url
+
+    return example_values(pipeline, archive_folder(pipeline, settings), redis_url)
 
 
 def _examples(found: list[list[Any]]) -> str:

@@ -186,3 +186,19 @@ async def test_what_another_release_left_of_a_rebuild_counts_for_its_own_incarna
     found = (await store.read({0: []}))[0].meta
     assert found is not None
     assert (found.incarnation, found.until, found.rebuilding) == (epoch + 1, (), False)
+
+
+async def test_some_rows_of_a_kind_are_found_without_knowing_their_names(shared: ServerBacking) -> None:
+    store = shared.store()
+    for partition in range(4):
+        meta = await begun(store, partition)
+        keys = [RowKey(entity, f"{partition}:user {n} é") for entity in (0, 1) for n in range(3)]
+        await store.write(partition, meta, (1, 0), rows(meta, keys, 1.0, vector=(1, 0)))
+    other = RedisStore(shared.server.url, f"{shared.pipeline}-other")
+    await begun(other)
+    assert await other.some_rows(0, 10) == []
+    await other.close()
+    found = await store.some_rows(1, 100)
+    assert sorted(found) == sorted(RowKey(1, f"{partition}:user {n} é") for partition in range(4) for n in range(3))
+    assert len(await store.some_rows(0, 5)) == 5
+    assert await store.some_rows(2, 5) == []

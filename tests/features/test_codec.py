@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from features.codec import (
     CodecError,
+    components_of,
     entity_key,
     entity_keys,
     incarnation_of,
@@ -111,3 +112,15 @@ def test_two_entities_never_share_a_key_and_a_key_does_not_depend_on_its_batch(
     assert keys == [entity_key(entity) for entity in entities]
     known = {(key, text) for key, text in zip(keys, texts, strict=True) if key is not None}
     assert len({key for key, _ in known}) == len({text for _, text in known}) == len(known)
+
+
+@given(st.lists(st.text("ab\\u\x1f"), min_size=1, max_size=4))
+def test_a_key_says_which_texts_it_was_made_of(texts: list[str]) -> None:
+    key = entity_key(texts)
+    assert key is not None
+    assert components_of(key, len(texts)) == texts
+
+
+def test_a_key_of_another_number_of_fields_is_an_error() -> None:
+    with pytest.raises(CodecError, match="names 2 fields, not 3"):
+        components_of("JFK\x1fAA", 3)

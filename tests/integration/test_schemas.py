@@ -98,6 +98,7 @@ def test_avro_events_are_scored_through_an_outage_of_the_registry_and_changes_of
             assert worker.metric("weir_schema_fetches_total") >= 1
             assert worker.metric("weir_dead_letters_total") == 0
             assert worker.metric("weir_events_total") == 0
+            worker.wait_for(lambda: worker.status()["lag"] == len(before), 10)  # read, and not worked off
             registry.start()
             send(kafka.address, topic, [*after, *wrong, *last], first=2)
             found = [output.prediction for output in read(kafka.address, f"{name}.predictions", 6)]

@@ -12,12 +12,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from confluent_kafka import Consumer, TopicPartition
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -42,6 +44,7 @@ class Worker:
     def __init__(self, pipeline: Path, servers: Servers, *, role: str = "worker", **settings: str) -> None:
         self._command = [sys.executable, "-m", "streams.cli", *role.split(), str(pipeline)]
         self.url = f"http://127.0.0.1:{(port := _free_port())}"
+        self._broker = servers.broker
         self._log = servers.data_dir / f"worker-{port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "OTEL_"))}
         self._environment = {
@@ -104,8 +107,10 @@ class Worker:
         return self
 
     def caught_up(self, within_s: float = 60.0) -> Self:
-        """Waits until nothing is left to read."""
-        self.wait_for(lambda: self.status().get("lag") == 0, within_s)
+        """Waits until all that Kafka has by now of the worker's partitions is worked off, and the worker says so."""
+        self.wait_for(lambda: bool(self.status().get("partitions")), within_s)
+        ends = ends_of(self._broker, self.status()["offsets"])
+        self.wait_for(lambda: worked_off(self.status(), ends), within_s)
         return self
 
     def metric(self, name: str) -> float:
@@ -159,6 +164,25 @@ def ran_out(pipeline: Path, servers: Servers, **settings: str) -> Iterator[Worke
         yield worker.ready()
         assert worker.stop() == 0, worker.last_words
         worker.assert_calm()
+
+
+def ends_of(broker: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """The end offset of every partition of some topics, as the broker has it now."""
+    asked = Consumer({"bootstrap.servers": broker, "group.id": "ends"})
+    try:
+        return {
+            (topic, partition): asked.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+            for topic in topics
+            for partition in asked.list_topics(topic, timeout=10).topics[topic].partitions
+        }
+    finally:
+        asked.close()
+
+
+def worked_off(status: dict[str, Any], ends: dict[tuple[str, int], int]) -> bool:
+    """Whether a worker says that it is not behind, and is at those ends of the partitions that it has."""
+    here = {(topic, int(p)): at for topic, found in status.get("offsets", {}).items() for p, at in found.items()}
+    return bool(here) and status["lag"] == 0 and all(at >= ends[place] for place, at in here.items())
 
 
 def _free_port() -> int:

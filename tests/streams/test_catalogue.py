@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html.parser
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from features.redis_store import RedisStore
 from models.registry import Registered
 from models.rollout import Version
-from streams.catalogue import archived_examples, catalogue, described
+from streams.catalogue import catalogue, described
 from streams.catalogue_page import render
 from streams.cli import app
+from streams.example_values import archived_examples
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
+from tests.redis_server import RedisServer
+from tests.streams.stored import store_payments
 from tests.streams.test_declared_aggregates import FEATURES, payments
 
 PAYMENTS = str(Path(__file__).parents[2] / "examples/payments/pipeline.py")
@@ -170,3 +176,98 @@ def test_the_command_writes_the_page_and_refuses_another_kind(
     wrong = CliRunner().invoke(app, ["features", "catalogue", PAYMENTS, "--output", "features.pdf"])
     assert wrong.exit_code == 2
     assert "a page ends in .html or .md" in wrong.stderr
+
+
+def keep(redis: RedisServer, at_ms: int) -> None:
+    """One payment of ann, two of bob, and one of cid that is as ann's."""
+
+    async def write() -> None:
+        store = RedisStore(redis.url, "payments")
+        await store_payments(store, ["ann", "bob", "bob", "cid"], [5.0, 1.0, 2.0, 5.0], at_ms)
+        await store.close()
+
+    asyncio.run(write())
+
+
+def listed(*arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["features", "list", PAYMENTS, "--json", *arguments])
+    assert done.exit_code == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def examples(found: dict[str, Any]) -> dict[str, list[Any]]:
+    return {feature["name"]: sorted(feature["examples"]) for feature in found["features"]}
+
+
+def test_example_values_are_of_the_entities_that_the_online_store_holds_now(
+    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WEIR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WEIR_REDIS", redis_server.url)
+    archive = tmp_path / "data" / "archive" / "payments"
+    archive.mkdir(parents=True)
+    logged = {"feature.amount": [7.0, 8.0], "feature.user_id_count_1h": [99.0, 98.0]}
+    pl.DataFrame(logged).write_parquet(archive / "a-0000000001-0000.parquet")
+    keep(redis_server, time.time_ns() // 1_000_000 - 10_000)
+    found = listed()
+    assert re.fullmatch(r"of 3 entities as of \d{4}-.* UTC", found["online_examples"])
+    values = examples(found)
+    assert values["user_id_count_1h"] == [1.0, 2.0]
+    assert values["user_id_sum_amount_24h"] == [3.0, 5.0]
+    assert values["user_id_mean_amount_1h"] == [1.5, 5.0]
+    assert values["amount"] == [7.0, 8.0], "which is known only when an event comes"
+    shown = CliRunner().invoke(app, ["features", "list", PAYMENTS])
+    assert "example values of the online store: of 3 entities" in shown.stderr
+    assert "1.5" in shown.stdout
+    output = tmp_path / "features.md"
+    done = CliRunner().invoke(app, ["features", "catalogue", PAYMENTS, "--output", str(output), "--json"])
+    again = examples(json.loads(done.stdout))
+    assert len(again.pop("user_id_since_last")) == len(values.pop("user_id_since_last")) > 0, "and grows as time passes"
+    assert again == values
+    written = output.read_text()
+    assert "Example values of the online store: of 3 entities as of " in written
+    assert not any(user in written for user in ("ann", "bob", "cid"))
+
+
+@pytest.mark.parametrize(
+    ("stored_days_ago", "address", "said"),
+    [
+        (40, None, "no entity has a value now"),
+        (None, None, "no entity has a value now"),
+        (None, "redis://127.0.0.1:1", "not read: Redis at 127.0.0.1:1"),
+        (None, "embedded", "not read: the embedded redis of .* does not run"),
+    ],
+)
+def test_where_the_online_store_has_no_example_values_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    stored_days_ago: int | None,
+    address: str | None,
+    said: str,
+) -> None:
+    monkeypatch.setenv("WEIR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WEIR_REDIS", address or redis_server.url)
+    if stored_days_ago is not None:
+        keep(redis_server, time.time_ns() // 1_000_000 - stored_days_ago * 86_400_000)
+    found = listed()
+    assert re.match(said, found["online_examples"])
+    assert not any(examples(found).values())
+
+
+def test_a_store_of_other_features_gives_no_example_values(
+    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WEIR_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WEIR_REDIS", redis_server.url)
+
+    async def write() -> None:
+        store = RedisStore(redis_server.url, "payments")
+        await store_payments(store, ["ann"], [5.0], time.time_ns() // 1_000_000, state_hash="0" * 16)
+        await store.close()
+
+    asyncio.run(write())
+    found = listed()
+    assert found["online_examples"].startswith("not read: partition ")
+    assert "read with the pipeline that the worker runs" in found["online_examples"]

@@ -7,23 +7,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import pytest_asyncio
 
 from examples.payments.pipeline import pipeline
-from features.engine import FeatureEngine
-from features.partitioner import partition_of
 from features.reader import StateReader
 from features.redis_store import RedisStore
-from features.round import Segment, StreamColumns
-from features.store import Meta
 from monitors.metrics import Metrics
 from streams.features_http import BODY_BYTES, FeaturesEndpoint, Refusal, parse
 from streams.http import HttpServer
 from tests.redis_server import RedisServer
+from tests.streams.stored import store_payments
 
-PARTITIONS = 4
 T = 1_745_600_400_000
 
 
@@ -51,22 +46,7 @@ class Served:
 
     async def write(self, users: list[str], amounts: list[float], *, state_hash: str = "") -> None:
         """Payments a minute before T, as a worker would keep them."""
-        state_hash = state_hash or pipeline.spec.state_hash
-        for partition in range(PARTITIONS):
-            epoch, _ = await self.store.claim(partition, PARTITIONS)
-            meta = Meta(epoch, epoch, state_hash, (0,))
-            await self.store.begin(partition, meta)
-            some = [i for i, user in enumerate(users) if partition_of(user.encode(), PARTITIONS, "crc32") == partition]
-            n = len(some)
-            engine = FeatureEngine(pipeline.spec, self.store)
-            engine.own(partition, meta)
-            fields = {"user_id": [users[i] for i in some], "amount": np.array([amounts[i] for i in some], dtype=float)}
-            times = np.full(n, T - 60_000, dtype=np.int64)
-            columns = (StreamColumns(0, (Segment(partition, 0, n),), np.arange(n), times, fields),)
-            await engine.load(columns)
-            engine.process(columns)
-            for copy in engine.snapshot({partition: (n,)}):
-                await self.store.write(partition, copy.follows, copy.vector, copy.rows)
+        await store_payments(self.store, users, amounts, T - 60_000, state_hash=state_hash)
 
     async def post(self, body: Any) -> tuple[int, Any]:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -74,3 +74,38 @@ def test_inside_a_rebalance_questions_are_answered_and_partitions_begin_only_aft
     assert done == ["commit"]
     intake._serve(0)
     assert done == ["commit", "start"]
+
+
+class Reading(Member):
+    """Knows the ends of its partitions as a consumer does, and seeks where it is told."""
+
+    def __init__(self, ends: dict[int, int]) -> None:
+        super().__init__()
+        self.ends = ends
+
+    def get_watermark_offsets(self, of: TopicPartition, *, cached: bool) -> tuple[int, int]:
+        assert cached
+        return 0, self.ends[of.partition]
+
+    def seek(self, to: TopicPartition) -> None: ...
+
+    def resume(self, partitions: list[TopicPartition]) -> None: ...
+
+
+def test_all_is_worked_off_at_the_end_or_after_the_last_record_before_a_marker() -> None:
+    intake = _intake()
+    intake._consumer = member = Reading({0: 10, 1: -1001})  # type: ignore[assignment]
+    assert intake._ends([0, 1]) == {}, "they have not begun"
+    intake._start(0, [4], 1)
+    intake._start(1, [0], 1)
+    assert intake._ends([0, 1]) == {(0, 0): 10}, "nothing has been heard of partition 1"
+    intake._polled[0, 0] = 9
+    assert intake._ends([0]) == {(0, 0): 10}, "there may be a record in front of the end"
+    intake._reached[0, 0] = 10
+    assert intake._ends([0]) == {(0, 0): 9}, "there was a marker"
+    intake._start(0, [4], 2)
+    assert intake._ends([0]) == {(0, 0): 10}, "it is read again"
+    intake._start(0, [12], 3)
+    assert intake._ends([0]) == {}, "others had it since the end was heard"
+    member.ends[0] = 12
+    assert intake._ends([0]) == {(0, 0): 12}

@@ -11,6 +11,7 @@ from monitors.metrics import Metrics
 from streams import Event, Pipeline, Source
 from streams.lane import Lane, Position
 from streams.vitals import Vitals
+from tests.streams.records import decoded
 
 
 class Payment(Event):
@@ -22,12 +23,23 @@ class Payment(Event):
 PAYMENTS = Source("payments", Payment, key="user", time="ts")
 
 
-def test_a_partition_that_has_left_has_no_watermark_any_more() -> None:
+def vitals_of(owned: Any, metrics: Metrics) -> Vitals:
     pipeline = Pipeline("p", score=PAYMENTS, features=[PAYMENTS.field("amount")], model="m")
+    serving: Any = SimpleNamespace(deployment=None, versions=list, refused={})
+    return Vitals(pipeline, FeatureEngine(pipeline.spec, MemoryStore()), owned, serving, metrics)
+
+
+def joined(vitals: Vitals) -> Vitals:
+    """Of a worker that has joined its group."""
+    scoring: Any = SimpleNamespace(violations=None)
+    vitals.started(scoring, scoring)
+    return vitals
+
+
+def test_a_partition_that_has_left_has_no_watermark_any_more() -> None:
     metrics = Metrics()
     owned: Any = SimpleNamespace(lanes={p: Lane(p, [0], [Position(0, 5_000)], 1) for p in (0, 1)})
-    nothing: Any = None
-    vitals = Vitals(pipeline, FeatureEngine(pipeline.spec, MemoryStore()), owned, nothing, metrics)
+    vitals = vitals_of(owned, metrics)
 
     def watermarks() -> list[str]:
         lines = metrics.render()[0].decode().splitlines()
@@ -38,3 +50,33 @@ def test_a_partition_that_has_left_has_no_watermark_any_more() -> None:
     del owned.lanes[0]
     vitals.measure({})
     assert watermarks() == ['weir_watermark_timestamp_seconds{partition="1",source="payments"} 5.0']
+
+
+def test_the_lag_is_not_known_before_the_end_of_every_owned_partition_is() -> None:
+    lanes = {0: Lane(0, [0], [Position(0)], 1)}
+    owned: Any = SimpleNamespace(lanes=lanes, recovering=[0, 1])
+    vitals = vitals_of(owned, Metrics())
+    assert vitals.status()["lag"] is None, "it has not joined its group yet"
+    joined(vitals)
+    assert vitals.status()["lag"] is None, "nothing has been measured"
+    vitals.measure({(0, 0): 3})
+    assert vitals.status()["lag"] is None, "partition 1 has no state yet"
+    lanes[1] = Lane(1, [0], [Position(0)], 1)
+    assert vitals.status()["lag"] is None, "the end of partition 1 is not known"
+    vitals.measure({(0, 0): 3, (0, 1): 4})
+    assert vitals.status()["lag"] == 7
+
+
+def test_lag_is_what_has_not_been_worked_off_wherever_it_is() -> None:
+    lane = Lane(0, [0], [Position(0)], 1)
+    vitals = joined(vitals_of(SimpleNamespace(lanes={0: lane}, recovering=[]), Metrics()))
+    vitals.measure({(0, 0): 3})
+    assert vitals.status()["lag"] == 3, "polled, and on the way"
+    lane.add(decoded([5, 6], dead=[2]))
+    assert vitals.status()["lag"] == 3, "in the lane"
+    take = lane.take()
+    assert take is not None
+    lane.drop(take)
+    assert vitals.status()["lag"] == 0
+    lane.add(decoded([7, 8], offsets=[3, 4]))
+    assert vitals.status()["lag"] == 2, "came since the end was looked at"
