@@ -86,6 +86,7 @@ class Lane:
             _Buffer(c._replace(next_offset=s), c.next_offset) for s, c in zip(start, committed, strict=True)
         ]
         self._waits = any(c.watermark != NO_WATERMARK for c in committed)
+        self._left = [0] * len(self._buffers)  # records that the last take had to leave
 
     @property
     def recovered(self) -> bool:
@@ -96,6 +97,11 @@ class Lane:
     def buffered(self) -> list[int]:
         """Records waiting, by stream."""
         return [len(b) + sum(map(len, b.replay)) for b in self._buffers]
+
+    @property
+    def held(self) -> bool:
+        """Whether there are records, and the last take found that all of them wait until another stream says more."""
+        return any(self._left) and self._left == self.buffered
 
     @property
     def positions(self) -> list[Position]:
@@ -113,6 +119,7 @@ class Lane:
             return  # read again
         batch = batch.since(buffer.end)
         buffer.end = batch.next_offset
+        self._left = [0] * len(self._buffers)
         for _, time in batch.marks:
             buffer.ahead = max(buffer.ahead, time)
             self._waits = True
@@ -139,6 +146,7 @@ class Lane:
                 return None
             return Take(self.partition, [[] for _ in buffers], replayed, nothing, [], {})
         counts, places = merge_order([b.times() for b in buffers], [b.ahead for b in buffers], waits=self._waits)
+        self._left = [len(b) - count for b, count in zip(buffers, counts, strict=True)]
         take = Take(self.partition, [], replayed, places, [], {})
         for stream, (buffer, count) in enumerate(zip(buffers, counts, strict=True)):
             pieces, position = _prefix(buffer, count, take.dead)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Outputs:
                 self._produce(self._predictions, values[start], rows.keys[start], partition, headers)
             else:
                 self._produce_batch(rows.keys[start:stop], values[start:stop], partition)
-        self._producer.poll(0)
+        self._serve(lambda: self._producer.poll(0))
         self._check()
 
     def send_dead(self, letters: Sequence[DeadLetter]) -> None:
@@ -92,9 +92,16 @@ class Outputs:
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until every record sent so far is delivered; False if `timeout_s` ran out. Blocks."""
-        left = self._producer.flush(timeout_s)
+        left = self._serve(lambda: self._producer.flush(timeout_s))
         self._check()
         return left == 0
+
+    def _serve(self, call: Callable[[], int]) -> int:
+        """A call that serves the producer's callbacks, and so raises the error that has ended it, if any."""
+        try:
+            return call()
+        except KafkaException as exception:
+            raise OutputFailed(f"the producer ended: {exception.args[0].str()}") from exception
 
     def _new_producer(self) -> Producer:
         return Producer({**self._config, "on_delivery": self._on_delivery})

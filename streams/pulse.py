@@ -18,16 +18,19 @@ def _clock() -> float:
 
 
 class Pulse:
-    """`beat` is called all the time; a gap between two beats is a time in which nothing ran."""
+    """`beat` is called all the time; a gap between two beats is a time in which nothing ran.
+
+    What was before the first beat does not count: a process that starts may compile for longer than a session lasts.
+    """
 
     def __init__(self, clock: Callable[[], float] = _clock) -> None:
         self._clock = clock
-        self._last = clock()
-        self._longest_s, self._seen = 0.0, self._last
+        self._last: float | None = None
+        self._longest_s = self._seen = 0.0
 
     def beat(self) -> None:
         now = self._clock()
-        gap = now - self._last
+        gap = 0.0 if self._last is None else now - self._last
         if gap > self._longest_s or now - self._seen > _REMEMBERED_S:
             self._longest_s, self._seen = gap, now
         self._last = now

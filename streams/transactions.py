@@ -107,7 +107,7 @@ class TransactionalOutputs(Outputs):
             except KafkaException as exception:
                 error = exception.args[0]
                 if error.fatal():
-                    raise OutputFailed(f"the transactional producer ended: {error.str()}") from exception
+                    raise OutputFailed(f"the producer ended: {error.str()}") from exception
                 if not error.retriable() or error.txn_requires_abort():
                     raise Void(error.str(), self.number) from exception
                 time.sleep(_RETRY_S)

@@ -57,7 +57,7 @@ class Vitals:
         self._ends = ends
         metrics, lanes = self._metrics, self._ownership.lanes
         topics = [source.topic for source in self._pipeline.sources]
-        lag = self._lag()
+        lag, held = self._lag(), self._held()
         for topic in topics:
             metrics.set("weir_owned_partitions", len(lanes), topic=topic)
         for (stream, partition), records in lag.items():
@@ -75,9 +75,9 @@ class Vitals:
             metrics.set("weir_cache_evictions_total", stats.evictions, entity=entity)
             metrics.set("weir_cache_over_bound_rows", stats.over_bound, entity=entity)
         if self._scoring is not None and (violations := self._scoring.violations) is not None:
-            violations.look(time.monotonic(), listening=bool(lanes) and self._behind() == 0)
+            violations.look(time.monotonic(), listening=bool(lanes) and self._behind() == sum(held.values()))
         positions = tuple(p.next_offset for lane in lanes.values() for p in lane.positions)
-        if positions != self._positions or not any(lag.values()):
+        if positions != self._positions or all(records == held.get(at, 0) for at, records in lag.items()):
             self._positions, self._progress_s = positions, time.monotonic()
 
     def status(self) -> dict[str, Any]:
@@ -97,6 +97,7 @@ class Vitals:
                 for s, source in enumerate(self._pipeline.sources)
             },
             "lag": self._behind() if self._scoring else None,
+            "held": sum(self._held().values()),
             "predictions": self._metrics.total("weir_predictions_total"),
             "unscored": self._metrics.total("weir_unscored_total"),
             "dead_letters": self._metrics.total("weir_dead_letters_total"),
@@ -119,7 +120,7 @@ class Vitals:
         return self._scoring is not None and not found, found
 
     def live(self) -> dict[str, Any]:
-        """Liveness is offset progress while there is lag; a worker that waits for a server is alive."""
+        """Liveness is offset progress while there is lag; one that waits for a server or another stream is alive."""
         stalled_s = time.monotonic() - self._progress_s
         ready, _ = self.ready()
         return {"live": not (ready and stalled_s > _STALLED_S), "stalled_s": round(stalled_s, 1)}
@@ -137,4 +138,13 @@ class Vitals:
             (s, p): max(end - lanes[p].positions[s].next_offset, lanes[p].buffered[s])
             for (s, p), end in self._ends.items()
             if p in lanes
+        }
+
+    def _held(self) -> dict[tuple[int, int], int]:
+        """Of the lag, what has been read and waits for its order beside other streams, where it is all of it."""
+        lanes = self._ownership.lanes
+        return {
+            (s, p): records
+            for (s, p), records in self._lag().items()
+            if lanes[p].held and lanes[p].received(s) >= self._ends[s, p]
         }

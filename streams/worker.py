@@ -305,8 +305,8 @@ class Worker:
 
     async def _pulse_loop(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_S)
             self._pulse.beat()
+            await asyncio.sleep(BEAT_S)
 
     async def _until(self, what: Any, waiting: str) -> None:
         """Waits for `what`, or for the stop."""

@@ -58,7 +58,10 @@ def main() -> int:
                     one(scenario)
     print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
     rows = [found[scenario.name] for scenario in chosen]
-    print(json.dumps([row.as_json() for row in rows], indent=2) if given.json else render(rows))
+    print(json.dumps([row.as_json() for row in rows], indent=2) if given.json else render(rows), flush=True)
+    for row in rows:  # at the end again: of a long log that is what is looked at first
+        for problem in row.problems:
+            print(f"FAILED {row.fault}: {problem}", file=sys.stderr)
     return 0 if rows and all(row.ok for row in rows) else 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from streams.batches import Headers, RecordBatch
 from streams.decoded import DeadLetter, Decoded
+from streams.rounds import ScoredRows
 
 NOW = 1_760_000_000_000
 """The records' own timestamp, ms."""
@@ -72,3 +73,9 @@ def decoded(
         dead=[DeadLetter(stream, partition, o, None, b"", "decode", "empty", "empty value", "") for o in sorted(dead)],
         marks=list(marks),
     )
+
+
+def scored(partitions: Sequence[int], keys: Sequence[bytes | None]) -> ScoredRows:
+    """Rows whose ids, offsets and times are their places."""
+    whole = np.arange(len(partitions))
+    return ScoredRows([str(i) for i in whole], list(keys), whole, np.array(partitions), whole, None)

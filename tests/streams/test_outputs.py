@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from structlog.testing import capture_logs
@@ -17,8 +16,8 @@ from streams.decoded import DeadLetter
 from streams.embedded import Embedded, start_embedded
 from streams.kafka import MAX_OUTPUT_BYTES, client_config, producer_config
 from streams.outputs import OutputFailed, Outputs
-from streams.rounds import ScoredRows
 from streams.settings import Settings
+from tests.streams.records import scored
 
 PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -75,12 +74,6 @@ def side(broker: Embedded, request: pytest.FixtureRequest) -> Side:
     return Side(broker.broker, str(request.node.name)[:100].translate(str.maketrans("[] ", "---")))
 
 
-def rows_of(partitions: Sequence[int], keys: Sequence[bytes | None]) -> ScoredRows:
-    n = len(partitions)
-    whole = np.arange(n)
-    return ScoredRows([str(i) for i in range(n)], list(keys), whole, np.array(partitions), whole, None)
-
-
 def letter(key: bytes | None, value: bytes | None, *, reason: str = "why", partition: int = 2) -> DeadLetter:
     return DeadLetter(1, partition, 41, key, value, "decode", "invalid", reason, "amount")
 
@@ -97,7 +90,7 @@ def as_tuple(message: Message) -> tuple[bytes | str | None, bytes | str | None, 
 
 @BOTH_WAYS
 def test_predictions_have_the_keys_and_partitions_of_their_events(side: Side, traced: bool) -> None:
-    rows = rows_of([3, 0, 3, 1], [b"c", b"\xff\x00", b"a", b""])
+    rows = scored([3, 0, 3, 1], [b"c", b"\xff\x00", b"a", b""])
     values = [b'{"n":%d}' % i for i in range(4)]
     traces = [None, PARENT, None, PARENT] if traced else None
     side.outputs.send(rows, values, traces)
@@ -162,7 +155,7 @@ def test_a_long_reason_is_cut_between_characters(side: Side) -> None:
 
 @BOTH_WAYS
 def test_a_prediction_that_kafka_refuses_is_an_error_and_never_silence(side: Side, traced: bool) -> None:
-    rows = rows_of([0, 99], [b"a", b"b"])
+    rows = scored([0, 99], [b"a", b"b"])
     with pytest.raises(OutputFailed, match=r"1 records could not be delivered: .*[Pp]artition"):  # noqa: PT012
         side.outputs.send(rows, [b"1", b"2"], [PARENT, None] if traced else None)
         side.outputs.flush(10)
@@ -172,7 +165,7 @@ def test_a_prediction_that_kafka_refuses_is_an_error_and_never_silence(side: Sid
 
 @pytest.mark.parametrize("traced", [False, True], ids=["without traces", "with traces"])
 def test_a_prediction_larger_than_kafka_takes_is_an_error(side: Side, traced: bool) -> None:
-    rows = rows_of([0, 1], [b"a", b"b"])
+    rows = scored([0, 1], [b"a", b"b"])
     with pytest.raises(OutputFailed, match="1 records could not be delivered: .*too large"):
         side.outputs.send(rows, [b"x" * 2_000_000, b"2"], [PARENT, None] if traced else None)
 
@@ -182,7 +175,7 @@ def test_the_queue_has_room_until_it_is_half_full(broker: Embedded, side: Side) 
     outputs = Outputs(side.pipeline, {**config, "queue.buffering.max.messages": 10, "linger.ms": 5000})
     assert outputs.has_room(5)
     assert not outputs.has_room(6)
-    outputs.send(rows_of([0, 0], [b"a", b"a"]), [b"1", b"2"], None)
+    outputs.send(scored([0, 0], [b"a", b"a"]), [b"1", b"2"], None)
     assert outputs.has_room(3)
     assert not outputs.has_room(4)
     assert outputs.flush(10)
@@ -203,7 +196,7 @@ def test_an_alert_says_what_happened_where_and_when(broker: Embedded, side: Side
 
 def test_an_alert_that_kafka_refuses_does_predictions_no_harm(side: Side) -> None:
     side.outputs.send_alert("model_failed", reason="x" * 2_000_000)
-    side.outputs.send(rows_of([0], [b"a"]), [b"1"], None)
+    side.outputs.send(scored([0], [b"a"]), [b"1"], None)
     assert side.outputs.flush(10)
     assert len(side.read(side.pipeline.topics.predictions, 1)) == 1
 

@@ -15,6 +15,7 @@ class Clock:
 def test_the_longest_gap_of_the_last_minute_is_how_long_it_stood_still() -> None:
     clock = Clock()
     pulse = Pulse(clock)
+    pulse.beat()
     for _ in range(10):
         clock.now += 0.5
         pulse.beat()
@@ -29,3 +30,13 @@ def test_the_longest_gap_of_the_last_minute_is_how_long_it_stood_still() -> None
         clock.now += 0.5
         pulse.beat()
     assert pulse.stood_still_s() == 0.5, "it is over"
+
+
+def test_a_long_start_is_no_standstill() -> None:
+    clock = Clock()
+    pulse = Pulse(clock)
+    clock.now += 20.0
+    assert pulse.stood_still_s() == 0.0
+    clock.now += 0.5
+    pulse.beat()
+    assert pulse.stood_still_s() == 0.5

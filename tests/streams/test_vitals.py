@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from features.engine import FeatureEngine
 from features.memory_store import MemoryStore
@@ -23,10 +26,23 @@ class Payment(Event):
 PAYMENTS = Source("payments", Payment, key="user", time="ts")
 
 
-def vitals_of(owned: Any, metrics: Metrics) -> Vitals:
-    pipeline = Pipeline("p", score=PAYMENTS, features=[PAYMENTS.field("amount")], model="m")
+class Login(Event):
+    user: str
+    ts: int
+
+
+LOGINS = Source("logins", Login, key="user", time="ts")
+
+
+def vitals_of(owned: Any, metrics: Metrics, *beside: Source) -> Vitals:
+    amount = PAYMENTS.field("amount")
+    pipeline = Pipeline("p", score=PAYMENTS, features=[amount], model="m")
+    engine = FeatureEngine(pipeline.spec, MemoryStore())
+    if beside:
+        counts = [source.by("user").count("1h") for source in beside]
+        pipeline = Pipeline("p", score=PAYMENTS, features=[amount, *counts], model="m", learn=beside)
     serving: Any = SimpleNamespace(deployment=None, versions=list, refused={})
-    return Vitals(pipeline, FeatureEngine(pipeline.spec, MemoryStore()), owned, serving, metrics)
+    return Vitals(pipeline, engine, owned, serving, metrics)
 
 
 def joined(vitals: Vitals) -> Vitals:
@@ -80,3 +96,38 @@ def test_lag_is_what_has_not_been_worked_off_wherever_it_is() -> None:
     assert vitals.status()["lag"] == 0
     lane.add(decoded([7, 8], offsets=[3, 4]))
     assert vitals.status()["lag"] == 2, "came since the end was looked at"
+
+
+def test_records_that_wait_for_another_stream_are_held_and_no_reason_to_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lane = Lane(0, [0, 0], [Position(0), Position(0, 1)], 1)
+    vitals = joined(vitals_of(SimpleNamespace(lanes={0: lane}, recovering=[]), Metrics(), LOGINS))
+    monkeypatch.setattr(vitals, "ready", lambda: (True, {}))
+    lane.add(decoded([5, 6]))
+    lane.add(decoded([], stream=1, marks=[(0, 5)]))
+    ends = {(0, 0): 2, (1, 0): 1}
+
+    def later(lag: int, held: int) -> bool:
+        """Whether it is said to be alive after two minutes without progress."""
+        now_s = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now_s + 120)
+        vitals.measure(ends)
+        status = vitals.status()
+        assert (status["lag"], status["held"]) == (lag, held)
+        live: bool = vitals.live()["live"]
+        return live
+
+    vitals.measure(ends)
+    assert not later(3, 0), "nothing was taken"
+    take = lane.take()
+    assert take is not None
+    assert [len(p) for p in take.places] == [1, 0]
+    lane.drop(take)
+    assert later(1, 1)
+    assert lane.take() is None
+    assert later(1, 1)
+    lane.add(decoded([], stream=1, marks=[(1, 6)]))
+    assert not later(1, 0), "it might go now"
+    ends[0, 0] = 7
+    assert not later(6, 0), "Kafka has more"

@@ -13,8 +13,8 @@ from tests.faults.table import Row, scenario
 STOPS_S = (8.0, 16.0)
 """Past the session (6 s), and past the transaction (10 s) too."""
 
-_FENCED = "this process stood still"
-"""What a worker says whose transaction or membership Kafka has refused after that."""
+_FENCED = "this process stood still", "fenced by a newer instance"
+"""What a worker says whose transaction or membership Kafka has refused after that, or whose producer."""
 
 
 @scenario("zombie", "SIGSTOP past the session, then SIGCONT", short=2, long=20, lasts=55)
@@ -48,7 +48,7 @@ def _one(system: System, number: int, stop_s: float, row: Row) -> str:
     system.say(f"worker {member.number} goes on")
     system.progress()
     wait(lambda: len(member.exits) > exits, 20, system.state)
-    if not member.says(_FENCED, since=heard):
+    if not any(member.says(words, since=heard) for words in _FENCED):
         row.problems.append(f"worker {member.number} ended, but not because it was fenced")
     return (
         f"stopped for {stop_s:.0f} s: taken over after {taken_s:.1f} s, fenced, ended with {member.exits[-1]}; "
