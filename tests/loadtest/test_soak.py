@@ -98,7 +98,7 @@ def test_a_short_soak_swaps_models_and_loses_nothing() -> None:
     assert len(found.swapped_s) - 1 <= found.switched <= len(found.swapped_s)
     assert found.refused == 0
     assert found.per_s == pytest.approx(500, rel=0.1)
-    assert len(found.samples) >= 12
+    assert len(found.samples) >= 6  # of 14; a swap may last for as long as several take
     assert found.steady.first_mb > 50
     assert found.steady.fds_max > 10
     assert (found.lost, found.duplicated) == (0, 0)
