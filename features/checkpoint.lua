@@ -1,7 +1,7 @@
 #!lua name=weir_@VERSION@
 -- What must be atomic about a partition's state. KEYS[1] is the partition's meta: a hash of incarnation, epoch,
--- state_hash, vector (offsets joined by commas) and attempt (the last write begun under this epoch). For readers
--- alone: until (incarnation:offsets up to which it was to be rebuilt when it began; empty where there was nothing),
+-- state_hash, vector (offsets joined by commas), attempt (the last write begun under this epoch) and groups
+-- (incarnation, then number:hash:incarnation:since of each, joined by semicolons). For readers alone: until (incarnation:offsets up to which it was to be rebuilt when it began; empty where there was nothing),
 -- partitions (of the topic, at the last claim that said) and written (this server's clock, ms, at the last write).
 -- begin and write answer why they refused, or an empty string. @VERSION@ is a digest of this file: workers of
 -- different releases share a server.
@@ -29,22 +29,22 @@ end
 local function claim(keys, args)
   if args[1] ~= '' then redis.call('HSET', keys[1], 'partitions', args[1]) end
   local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'state_hash', 'vector', 'until', 'partitions',
-    'written')
+    'written', 'groups')
   local epoch = whole(math.max(tonumber(found[1] or 0) + 1, now()))
   redis.call('HSET', keys[1], 'epoch', epoch, 'attempt', 0)
-  return {epoch, found[2], found[3], found[4], found[5], found[6], found[7]}
+  return {epoch, found[2], found[3], found[4], found[5], found[6], found[7], found[8]}
 end
 
--- ARGV: epoch, incarnation, state_hash, vector, until
+-- ARGV: epoch, incarnation, state_hash, vector, until, groups
 local function begin(keys, args)
-  local epoch, incarnation, state_hash, vector, goal = unpack(args)
+  local epoch, incarnation, state_hash, vector, goal, groups = unpack(args)
   local found = redis.call('HMGET', keys[1], 'epoch', 'incarnation', 'vector')
   if found[1] ~= epoch then return 'the owner epoch is ' .. (found[1] or 'missing') .. ', not ' .. epoch end
   if found[2] == incarnation and found[3] ~= vector then
     return 'incarnation ' .. incarnation .. ' has begun and is at ' .. found[3]
   end
   redis.call('HSET', keys[1], 'incarnation', incarnation, 'state_hash', state_hash, 'vector', vector, 'attempt', 0,
-    'until', goal, 'written', whole(now()))
+    'until', goal, 'groups', groups, 'written', whole(now()))
   return ''
 end
 

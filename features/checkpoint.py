@@ -48,8 +48,8 @@ class Checkpoint:
             row
             for taken in self.taken
             for row in zip(
-                map(RowKey, repeat(taken.table.entity), taken.keys),
-                pack(self.follows.incarnation, taken.vectors, taken.state, taken.keys),
+                map(RowKey, repeat(taken.table.kind.number), taken.keys),
+                pack(self.follows.incarnation_of(taken.table.kind.number), taken.vectors, taken.state, taken.keys),
                 strict=True,
             )
         ]

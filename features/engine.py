@@ -98,13 +98,22 @@ class FeatureEngine:
     def own(self, partition: int, meta: Meta, *, empty: bool = False, committed: Vector | None = None) -> None:
         """Begins a partition, without rows.
 
-        empty: the store has none either, so none is asked for. committed: where the owners before got to; a row that
-        covers more is refused.
+        empty: the store has none either of the groups that `meta.incarnation` begins, so none is asked for. committed:
+        where the owners before got to; a row that covers more is refused.
         """
         self.release(partition)
         self._owned[partition] = Owned(meta, committed)
         for table in self._tables:
-            table.own(partition, empty=empty)
+            begun = meta.incarnation_of(table.kind.number) == meta.incarnation
+            table.own(partition, empty=empty and begun)
+
+    def records(self) -> dict[str, int]:
+        """Of the round loaded last, the records that each entity kind takes notice of, by its fields joined by "_"."""
+        rows = self._loaded.rows if self._loaded is not None else [[] for _ in self._tables]
+        return {
+            "_".join(kind): sum(int(np.count_nonzero(mine)) for mine in of_kind)
+            for kind, of_kind in zip(self.spec.entities, rows, strict=True)
+        }
 
     def release(self, partition: int) -> None:
         """Forgets a partition and its rows, written or not; a round that was loaded is to be loaded again."""
@@ -136,7 +145,7 @@ class FeatureEngine:
             for segment in columns.segments:
                 if segment.partition not in self._owned:
                     raise FeatureError(f"load: partition {segment.partition} is not owned; call own() first")
-        keys = keys_of(self._tables, round)
+        keys = keys_of(self._tables, round, self._owned)
         rows, missing = find(self._tables, round, keys, self._stamp)
         for entity, of_kind in enumerate(rows):
             self._hits[entity] += sum(int(np.count_nonzero(mine > 0)) for mine in of_kind)
@@ -206,7 +215,7 @@ class FeatureEngine:
         Those beyond the bound, which grew while the store took nothing, may leave.
         """
         if self._settle(checkpoint, written=True):
-            self._owned[checkpoint.partition].meta = meta
+            self._owned[checkpoint.partition].follow(meta)
             for table in self._tables:
                 table.shrink(self._stamp)
 

@@ -8,19 +8,23 @@ event time, then accumulators of one pane); *trails*, which hold the latest even
 
     | newest | count: pane 0 … N-1 | sum of amount: pane 0 … N-1 | next bank … | time, value of last | time |
     | newest, sum of amount (forever) | seen, times of the latest N, their amounts |
+
+A kind is also what evolves by itself: its hash names what its rows hold, and goes by nothing else. Features that read
+what is there already, under whatever name, change no state.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from features.aggregations import ALGEBRAS, KINDS, OPS
 from features.condition import Condition
 from features.kernel import COPY, COUNT, LAG, LAST, MAX, MIN, RATE, RATIO, RESULT, SINCE, SUM, UNSEEN
-from features.spec import Aggregate, FeatureSpec, Hashed, Vocabulary
+from features.spec import STATE_FORMAT, Aggregate, FeatureSpec, Hashed, Vocabulary, digest, reach_ms
 from features.windows import Forever, LastEvents, Window
 
 _EMPTY: dict[int, float] = {COUNT: 0, SUM: 0.0, MIN: np.nan, MAX: np.nan}
@@ -38,12 +42,17 @@ class Column:
     encoding: Vocabulary | Hashed | None = None
     where: Condition | None = None
 
+    def plain(self) -> list[Any]:
+        """As JSON, for a kind's hash."""
+        return [self.field, self.text, self.encoding and self.encoding.plain(), self.where and self.where.text]
+
 
 @dataclass(frozen=True)
 class Kind:
     """One entity kind: its row and its tables, each int64 [rows, the columns that `features.kernel` names].
 
-    fields: the fields that name the entity.
+    fields: the fields that name the entity. hash: of what its rows hold, 16 hex digits. reach_ms: how far back an event
+    can still count.
     template: int64 [width], the row of an entity that has seen nothing (floats by their bits).
     banks, accs, folds, latest, spans, trails: what there is, each stream's together. outs: one an aggregate of this
     kind, with its column in `spec.aggregates`. feeds [S + 1, 8]: what each stream feeds; the last row feeds nothing.
@@ -59,6 +68,13 @@ class Kind:
     trails: np.ndarray
     outs: np.ndarray
     feeds: np.ndarray
+    hash: str
+    reach_ms: int
+
+    @cached_property
+    def number(self) -> int:
+        """Of the group that its rows are in a store: as good as the hash, and shorter."""
+        return int(self.hash[:10], 16)
 
     @property
     def width(self) -> int:
@@ -103,6 +119,15 @@ def _column_of(spec: FeatureSpec, aggregate: Aggregate) -> Column | None:
     return Column(aggregate.field, text, aggregate.encoding if text else None, aggregate.where)
 
 
+def _plain(column: Column | None) -> list[Any] | None:
+    return None if column is None else column.plain()
+
+
+def _longest_within(sharing: list[Aggregate]) -> int:
+    """For how long a value is kept: no rebuild reads further back, and no store keeps it longer."""
+    return max(a.within_ms or 0 for a in sharing)
+
+
 Part = tuple[int, Column | None, int]
 """An accumulator: its kind, what it takes, its parameter."""
 
@@ -122,6 +147,7 @@ class _Builder:
     spans: list[list[int]] = field(default_factory=list)
     trails: list[list[int]] = field(default_factory=list)
     fold_of: dict[tuple[Aggregate, int], int] = field(default_factory=dict)
+    kept: list[Any] = field(default_factory=list)
     latest_of: dict[Aggregate, list[int]] = field(default_factory=dict)
     trail_of: dict[Aggregate, int] = field(default_factory=dict)
 
@@ -157,8 +183,13 @@ class _Builder:
             (feeds, 8),
         )
         template = np.array(self.template, dtype=np.int64)
+        streams = [stream.name for stream in self.spec.streams]
         return Kind(
-            self.entity, template, *(np.array(t, dtype=np.int64).reshape(len(t), n) for t, n in tables)
+            self.entity,
+            template,
+            *(np.array(t, dtype=np.int64).reshape(len(t), n) for t, n in tables),
+            hash=digest([STATE_FORMAT, streams, self.entity, self.kept, len(template)]),
+            reach_ms=max(map(reach_ms, mine)),
         )
 
     def _sizes(self) -> list[int]:
@@ -182,6 +213,7 @@ class _Builder:
             ALGEBRAS[kind].init.py_func(empty, empty.view(np.int64))
             self.template += empty.view(np.int64).tolist() * panes
         self.accs.append([kind, self._place(stream, column), at, size, param])
+        self.kept.append([stream, ALGEBRAS[kind].name, ALGEBRAS[kind].version, _plain(column), at, panes, param])
         return at
 
     def _fold(self, part: Part, at: int, panes: int, within: int = 0) -> int:
@@ -195,6 +227,7 @@ class _Builder:
         """A bank of one stream, and of the aggregates that share it, each with its number of panes."""
         lengths = [panes for _, panes in sharing]
         newest, acc, fold = self._take(UNSEEN), len(self.accs), len(self.folds)
+        self.kept.append([sharing[0][0].stream, "bank", pane_ms, max(lengths), newest])
         ring_of: dict[Part, int] = {}
         known: dict[tuple[int, int], int] = {}
         for aggregate, panes in sharing:
@@ -217,11 +250,13 @@ class _Builder:
             value = -1 if column is None or column.field is None else self._take(np.nan)
             row = [self._place(sharing[0].stream, column), time, value]
             self.latest.append(row)
+            self.kept.append([sharing[0].stream, "latest", _plain(column), time, value, _longest_within(sharing)])
             self.latest_of.update((a, row) for a in sharing)
 
     def _span(self, within: int, sharing: list[Aggregate]) -> None:
         """All that was seen, for the aggregates that let it end after the same silence."""
         newest, acc, fold = self._take(UNSEEN), len(self.accs), len(self.folds)
+        self.kept.append([sharing[0].stream, "span", within, newest])
         fold_of: dict[Part, int] = {}
         for aggregate in sharing:
             for place, part in enumerate(self._parts(aggregate)):
@@ -235,6 +270,7 @@ class _Builder:
         longest = max(a.window.events if isinstance(a.window, LastEvents) else a.param for a in sharing)
         seen = self._take(0)
         times, values, fold = self._take(UNSEEN, longest), self._take(np.nan, longest), len(self.folds)
+        self.kept.append([stream, "trail", _plain(column), longest, seen, times, values, _longest_within(sharing)])
         fold_of: dict[tuple[Part, int, int], int] = {}
         for aggregate in sharing:
             self.trail_of[aggregate] = len(self.trails)

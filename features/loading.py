@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,17 +30,47 @@ class Owned:
     begun empty without asking the store.
 
     reach: no row in the store can rightly cover more; None = not known.
+    ahead: the groups, by number, that cover more than the meta's vector, and what: records below are for others alone.
     """
 
     meta: Meta
     reach: Vector | None = None
     in_flight: Checkpoint | None = None
     guessed: bool = False
+    ahead: dict[int, Vector] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.follow(self.meta)
+
+    def follow(self, meta: Meta) -> None:
+        """The store's record is `meta` now."""
+        self.meta = meta
+        covered = {number: group.covers(meta.vector) for number, group in meta.groups.items()}
+        self.ahead = {number: vector for number, vector in covered.items() if vector != meta.vector}
 
 
-def keys_of(tables: Sequence[EntityTable], round: Round) -> Keys:
-    """Key texts of all records; null where a kind neither learns from the stream nor is read for it."""
-    return [[_keys(table, columns) for columns in round] for table in tables]
+def keys_of(tables: Sequence[EntityTable], round: Round, owned: Mapping[int, Owned]) -> Keys:
+    """Key texts of all records; null where a kind neither learns from the stream nor is read for it, or its state
+    covers the record already.
+    """
+    keys = [[_keys(table, columns) for columns in round] for table in tables]
+    if any(owned[segment.partition].ahead for columns in round for segment in columns.segments):
+        for table, texts_of in zip(tables, keys, strict=True):
+            for place, columns in enumerate(round):
+                texts_of[place] = _not_covered(table.kind.number, columns, texts_of[place], owned)
+    return keys
+
+
+def _not_covered(
+    group: int, columns: StreamColumns, texts: list[str | None], owned: Mapping[int, Owned]
+) -> list[str | None]:
+    """`texts` with null for the records that a group's state covers, whether or not their entity has a row."""
+    texts = list(texts)  # it may be the round's own column
+    for partition, start, stop in columns.segments:
+        if (covered := owned[partition].ahead.get(group)) is not None:
+            below = int(np.searchsorted(columns.offsets[start:stop], covered[columns.stream]))
+            texts[start : start + below] = [None] * below
+    return texts
 
 
 def _keys(table: EntityTable, columns: StreamColumns) -> list[str | None]:
@@ -82,7 +112,8 @@ async def insert(
     asked = [(partition, entity) for partition, entity in missing if partition not in tables[entity].complete]
     wanted: dict[int, list[RowKey]] = {}
     for partition, entity in asked:
-        wanted.setdefault(partition, []).extend(RowKey(entity, key) for key in missing[partition, entity])
+        number = tables[entity].kind.number
+        wanted.setdefault(partition, []).extend(RowKey(number, key) for key in missing[partition, entity])
     answers: dict[int, list[bytes | None]] = {}
     if store is None:
         for partition in wanted:
@@ -98,7 +129,7 @@ async def insert(
     for partition, entity in asked:
         keys, table = list(missing[partition, entity]), tables[entity]
         values, answers[partition] = answers[partition][: len(keys)], answers[partition][len(keys) :]
-        incarnation, streams = before[partition].meta.incarnation, table.covered.shape[1]
+        incarnation, streams = before[partition].meta.incarnation_of(table.kind.number), table.covered.shape[1]
         found = unpack(values, keys, incarnation=incarnation, streams=streams, width=table.kind.width)
         reach = before[partition].reach
         if reach is not None and (ahead := (found.vectors > reach).any(axis=1)).any():

@@ -55,7 +55,7 @@ class MemoryStore:
             if held.meta is None:
                 answer[partition] = Found(None, [None] * len(keys))
             else:
-                rows = of_incarnation([held.rows.get(key) for key in keys], held.meta.incarnation)
+                rows = of_incarnation(keys, [held.rows.get(key) for key in keys], held.meta)
                 answer[partition] = Found(held.meta, rows)
         return answer
 

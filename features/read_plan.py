@@ -29,11 +29,10 @@ class Unreadable(ReadError):
 
 
 class Group(NamedTuple):
-    """The aggregates needed of one entity kind, by its number: columns int64 [k], their places in the spec's
+    """The aggregates needed of one entity kind: columns int64 [k], their places in the spec's
     aggregates; places int64 [k], those among the needed ones.
     """
 
-    number: int
     kind: Kind
     expiry: Expiry
     newest: Newest
@@ -91,12 +90,12 @@ def made_plan(
     pairs = [(f.upper, f.lower) if isinstance(f := found[name], Ratio) else (f, f) for name in asked]
     needed = list(dict.fromkeys(aggregate for pair in pairs for aggregate in pair))
     groups = []
-    for number, kind in enumerate(kinds):
+    for kind in kinds:
         places = [place for place, aggregate in enumerate(needed) if aggregate.entity == kind.fields]
         if places:
             columns = np.array([spec.aggregates.index(needed[place]) for place in places])
             outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
-            groups.append(Group(number, kind, expiry_of(kind).of(outs), newest_of(kind), columns, np.array(places)))
+            groups.append(Group(kind, expiry_of(kind).of(outs), newest_of(kind), columns, np.array(places)))
     upper, lower = (np.array([needed.index(pair[i]) for pair in pairs], dtype=np.int64) for i in (0, 1))
     ratios = np.array([place for place, name in enumerate(asked) if isinstance(found[name], Ratio)], dtype=np.int64)
     of_fields = tuple(_fields(found[name]) for name in asked)

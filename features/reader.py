@@ -14,7 +14,7 @@ import numpy as np
 
 from features import codec
 from features.expiry import REBUILDING, newest_ms, states
-from features.layout import Layout
+from features.layout import Kind, Layout
 from features.partitioner import Partitioner, partition_of
 from features.read_plan import NOTHING, Group, ReadPlan, asked_of, made_plan
 from features.read_plan import ReadError as ReadError
@@ -87,7 +87,16 @@ class StateReader:
         return self._partitions
 
     async def look(self) -> None:
-        """Asks the store whether it has this pipeline's features, and how many partitions. Raises as `read` does."""
+        """Asks the store whether it has all these features, and how many partitions. Raises as `read` does."""
+        meta = await self._look()
+        if meta is not None and (others := self._unknown(meta)):
+            raise Unreadable(
+                "partition 0",
+                f"the worker does not keep the features of {' and '.join(map(_named, others))} as they are declared "
+                "here; read with the pipeline that the worker runs, or start workers with this one",
+            )
+
+    async def _look(self) -> Meta | None:
         meta = (await self._store.read({0: []}))[0].meta
         if meta is not None:
             self._check(0, meta)
@@ -95,6 +104,7 @@ class StateReader:
             if meta is None or not meta.partitions:
                 raise Unreadable("", "no worker of this pipeline has stored features yet: start one, or wait for it")
             self._partitions = max(self._partitions, meta.partitions)
+        return meta
 
     async def read(
         self,
@@ -120,7 +130,7 @@ class StateReader:
         plan = self._plan_of(entities, features)
         texts = {name: self._texts(name, entities) for name in (entities[0] if entities else ())}
         if not self._partitions:
-            await self.look()
+            await self._look()
         for _ in range(2):
             partitions = self._partitions
             sought = self._sought(plan, texts, len(entities), ask_all)
@@ -204,7 +214,7 @@ class StateReader:
             names.append(cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields])))
             for owner, (name, some) in enumerate(zip(names[place], partitions, strict=True)):
                 for partition in some:
-                    wanted.setdefault(partition, []).append(RowKey(group.number, name))
+                    wanted.setdefault(partition, []).append(RowKey(group.kind.number, name))
                     asked.setdefault(partition, []).append((place, owner))
         return _Sought(wanted, asked, names)
 
@@ -230,12 +240,18 @@ class StateReader:
         return found
 
     def _check(self, partition: int, meta: Meta) -> None:
-        if meta.state_hash != self._spec.state_hash:
+        if len(self._unknown(meta)) == len(self._kinds) > 0:
             raise Unreadable(
                 f"partition {partition}",
                 f"the worker's features are of spec {meta.state_hash}, this one's of {self._spec.state_hash}; "
                 "read with the pipeline that the worker runs",
             )
+
+    def _unknown(self, meta: Meta) -> list[Kind]:
+        """The kinds that a partition keeps no state of, or another one."""
+        if meta.state_hash == self._spec.state_hash:
+            return []
+        return [kind for kind in self._kinds if kind.number not in meta.groups]
 
     def _readings(self, plan: ReadPlan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
         values, newest = np.empty((n, plan.needed)), np.empty((n, plan.needed), dtype=np.int64)
@@ -245,14 +261,14 @@ class StateReader:
         unknown: list[set[int]] = [set() for _ in plan.groups]
         """By group, the entities that may have a row which is not there yet."""
         for partition, (meta, packed) in found.items():
-            rebuilt = meta is None or meta.rebuilding
+            lacking, until = self._rebuilt(plan, meta)
             for (place, owner), value in zip(sought.asked[partition], packed, strict=True):
                 if meta is not None and meta.written_ms > written[owner]:
                     written[owner] = meta.written_ms
                 if value is None:
-                    if rebuilt:
+                    if lacking[place]:
                         unknown[place].add(owner)
-                elif meta is not None and meta.until and _behind(value, meta.until):
+                elif until[place] and _behind(value, until[place]):
                     unknown[place].add(owner)
                 elif (before := rows[place][owner]) is None:
                     rows[place][owner] = value
@@ -272,6 +288,16 @@ class StateReader:
         values, codes, newest = asked_of(plan, values, codes, newest, self._spec.missing)
         return Readings(plan.names, plan.fields, at_ms, values, codes, newest, np.array(written, dtype=np.int64))
 
+    def _rebuilt(self, plan: ReadPlan, meta: Meta | None) -> tuple[list[bool], list[Vector]]:
+        """By group of the plan: whether rows that are not there may come, and what its rows have to cover."""
+        if meta is None:
+            return [True] * len(plan.groups), [()] * len(plan.groups)
+        unknown = {kind.number for kind in self._unknown(meta)}
+        numbers = [group.kind.number for group in plan.groups]
+        new = [meta.incarnation_of(number) == meta.incarnation for number in numbers]
+        lacking = [n in unknown or (begun and meta.rebuilding) for n, begun in zip(numbers, new, strict=True)]
+        return lacking, [meta.until if begun else () for begun in new]
+
     def _state(self, group: Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
         """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
         streams, width = len(self._spec.streams), group.kind.width
@@ -287,6 +313,10 @@ class StateReader:
         state = self._state(group, [one, other], [name, name])
         times = newest_ms(group.newest, state.view(np.int64)[1:])
         return other if times[1] >= times[0] else one
+
+
+def _named(kind: Kind) -> str:
+    return f"({', '.join(kind.fields)})"
 
 
 def _behind(row: bytes, until: Vector) -> bool:

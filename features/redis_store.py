@@ -3,8 +3,8 @@
 A partition's keys share a hash tag, so that one slot of a cluster holds them:
 
     weir:{<pipeline>:<partition>}:meta                 hash: incarnation, epoch, state_hash, vector, attempt, until,
-                                                       partitions, written
-    weir:{<pipeline>:<partition>}:row:<entity>:<key>   a packed row; <entity> is the kind's index in the spec
+                                                       groups, partitions, written
+    weir:{<pipeline>:<partition>}:row:<group>:<key>    a packed row; <group> is its number, in hexadecimal
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from features.redis_client import Command, RedisClient
 from features.redis_errors import FunctionMissing
 from features.store import (
     Found,
+    Group,
     Meta,
     Refused,
     Row,
@@ -39,8 +40,8 @@ CHUNK_ROWS = 1000
 _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
 _FUNCTIONS = _LIBRARY.replace("@VERSION@", _VERSION)
-_ROW = re.compile(r"weir:\{[^}]*\}:row:\d+:")
-_META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written")
+_ROW = re.compile(r"weir:\{[^}]*\}:row:[0-9a-f]+:")
+_META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written", "groups")
 
 
 class RedisStore:
@@ -75,7 +76,8 @@ class RedisStore:
 
     async def begin(self, partition: int, meta: Meta) -> None:
         until = f"{meta.incarnation}:{_text(meta.until)}" if meta.until else ""
-        args = [meta.epoch, meta.incarnation, meta.state_hash, _text(meta.vector), until]
+        groups = f"{meta.incarnation}:{_groups_text(meta.groups)}" if meta.groups else ""
+        args = [meta.epoch, meta.incarnation, meta.state_hash, _text(meta.vector), until, groups]
         _accept(partition, await self._function("begin", [self._meta_key(partition)], args))
         self._unanswered.pop(partition, None)
 
@@ -92,7 +94,7 @@ class RedisStore:
     async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
         known = known or {}
         values, metas = await self._read(wanted, [p for p in wanted if p not in known])
-        doubted = {p: keys for p, keys in wanted.items() if p in known and _foreign(values[p], known[p])}
+        doubted = {p: keys for p, keys in wanted.items() if p in known and _foreign(keys, values[p], known[p])}
         if doubted:
             again = await self._read(doubted, list(doubted))
             values |= again[0]
@@ -100,7 +102,8 @@ class RedisStore:
         answer: dict[int, Found] = {}
         for partition, rows in values.items():
             meta = metas[partition] if partition in metas else known[partition]
-            answer[partition] = Found(meta, of_incarnation(rows, meta.incarnation) if meta else [None] * len(rows))
+            mine = of_incarnation(wanted[partition], rows, meta) if meta else [None] * len(rows)
+            answer[partition] = Found(meta, mine)
         return answer
 
     async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
@@ -122,11 +125,11 @@ class RedisStore:
         """What INFO says, by host:port, of the server, or of each primary of the cluster."""
         return await self._redis.on_primaries("INFO")
 
-    async def some_rows(self, entity: int, most: int) -> list[RowKey]:
-        """Up to `most` rows of a kind of entity, of any partition and incarnation: for who knows none by name."""
+    async def some_rows(self, group: int, most: int) -> list[RowKey]:
+        """Up to `most` rows of a group, of any partition and incarnation: for who knows none by name."""
         head = f"weir:{{{self._pipeline}:"
-        found = await self._redis.some_keys(f"{head}*}}:row:{entity}:*", most)
-        return [RowKey(entity, _ROW.sub("", key.decode("utf-8", "surrogatepass"), 1)) for key in found]
+        found = await self._redis.some_keys(f"{head}*}}:row:{group:x}:*", most)
+        return [RowKey(group, _ROW.sub("", key.decode("utf-8", "surrogatepass"), 1)) for key in found]
 
     async def close(self) -> None:
         await self._redis.close()
@@ -158,7 +161,7 @@ class RedisStore:
 
     def _row_keys(self, partition: int, keys: Sequence[RowKey]) -> list[bytes]:
         head = f"weir:{{{self._pipeline}:{partition}}}:row:"
-        return [f"{head}{entity}:{key}".encode("utf-8", "surrogatepass") for entity, key in keys]
+        return [f"{head}{group:x}:{key}".encode("utf-8", "surrogatepass") for group, key in keys]
 
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         if not self._ready:
@@ -191,10 +194,10 @@ def _accept(partition: int, refusal: bytes) -> None:
         raise Refused(partition, refusal.decode())
 
 
-def _foreign(values: Sequence[bytes | None], meta: Meta) -> bool:
+def _foreign(keys: Sequence[RowKey], values: Sequence[bytes | None], meta: Meta) -> bool:
     """Whether there are rows that `meta` does not account for."""
-    mine = meta.incarnation.to_bytes(8, "little")
-    return any(value is not None and value[:8] != mine for value in values)
+    mine = of_incarnation(keys, values, meta)
+    return mine.count(None) != values.count(None)
 
 
 def _meta(
@@ -205,11 +208,13 @@ def _meta(
     until: bytes | None = None,
     partitions: bytes | None = None,
     written: bytes | None = None,
+    groups: bytes | None = None,
 ) -> Meta | None:
     if incarnation is None or epoch is None or state_hash is None or vector is None:
         return None
-    # A release that knows no `until` leaves that of an incarnation before: it counts with its own alone.
+    # A release that knows no `until` or groups leaves those of an incarnation before: they count with their own alone.
     of, _, offsets = (until or b"").partition(b":")
+    grouped, _, named = (groups or b"").partition(b":")
     return Meta(
         int(incarnation),
         int(epoch),
@@ -218,7 +223,19 @@ def _meta(
         _vector(offsets) if of == incarnation and offsets else (),
         int(partitions or 0),
         int(written or 0),
+        _groups(named.decode()) if grouped == incarnation and named else {},
     )
+
+
+def _groups_text(groups: Mapping[int, Group]) -> str:
+    return ";".join(f"{n:x}:{hash}:{incarnation}:{_text(since)}" for n, (hash, incarnation, since) in groups.items())
+
+
+def _groups(text: str) -> dict[int, Group]:
+    found = {}
+    for number, hash, incarnation, since in (one.split(":") for one in text.split(";")):
+        found[int(number, 16)] = Group(hash, int(incarnation), _vector(since.encode()) if since else ())
+    return found
 
 
 def _vector(text: bytes) -> Vector:

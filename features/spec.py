@@ -37,7 +37,7 @@ from features.feature import Stream as Stream
 from features.feature import Value as Value
 from features.windows import Forever, Window
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """Raised when `features.layout` lays the same spec out in another way. Algebras have versions of their own."""
 
 FOR_EVER_MS = 2**62
@@ -100,17 +100,17 @@ class FeatureSpec:
     def hash(self) -> str:
         """Names what a model was trained on: any change of a feature changes it. 16 hex digits."""
         plain = [_plain(f) for f in self.features]
-        return _digest(plain if math.isnan(self.missing) else [*plain, ["missing", self.missing]])
+        return digest(plain if math.isnan(self.missing) else [*plain, ["missing", self.missing]])
 
     @cached_property
     def state_hash(self) -> str:
-        """Names the state that the aggregates keep; no other can be read into this spec. 16 hex digits."""
+        """Names the state of all aggregates: where it is equal, so is that of every group. 16 hex digits."""
         nullable = [[f.name for f in s.fields if f.nullable] for s in self.streams]
         streams = [s.name for s in self.streams]
         parts = {part for a in self.aggregates for part in OPS[a.op].parts}
         algebras = [(a.name, a.version) for a in ALGEBRAS if a.name in parts and a.version > 1]
         plain = [STATE_FORMAT, streams, nullable, [_plain(a) for a in self.aggregates]]
-        return _digest([*plain, algebras] if algebras else plain)
+        return digest([*plain, algebras] if algebras else plain)
 
 
 def reach_ms(aggregate: Aggregate) -> int:
@@ -170,5 +170,6 @@ def _source_of(function: Callable[[Columns], Any]) -> str:
         return getattr(function, "__qualname__", repr(type(function)))
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """16 hex digits that name a value of plain JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 Vector = tuple[int, ...]
@@ -33,24 +34,41 @@ class Refused(Exception):
 
 
 class RowKey(NamedTuple):
-    """An entity's row: the index of its kind in the spec's entities, and its key text."""
+    """An entity's row: the number of its group (`features.layout.Kind`), and its key text."""
 
-    entity: int
+    group: int
     key: str
+
+
+class Group(NamedTuple):
+    """What the rows of one group, those of one entity kind, are worth in a partition.
+
+    hash: of what its rows hold (`Kind.hash`). incarnation: of its rows. since: what they cover at least, where that is
+    more than the meta's vector: of a group that was kept while others are rebuilt; () = nothing more.
+    """
+
+    hash: str
+    incarnation: int
+    since: Vector = ()
+
+    def covers(self, vector: Vector) -> Vector:
+        """What the rows cover at least, in a partition whose meta has `vector`."""
+        return tuple(map(max, self.since, vector)) if self.since else vector
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What a partition's rows are worth. Rows of another incarnation read as absent.
+    """What a partition's rows are worth. Rows of another incarnation than their group's read as absent.
 
     incarnation: who begins one takes its epoch for it, which no other owner has had.
     epoch: of the owner; the store alone gives it out.
-    state_hash: the spec's, whose layout the rows have.
+    state_hash: of the spec for which this incarnation was begun.
     vector: what the rows cover at least.
-    until: the offsets up to which this incarnation was to be rebuilt from the log when it began; () = there was
-        nothing to rebuild. While the vector is not there, rows are missing that the incarnation before had.
+    until: the offsets up to which this incarnation's groups were to be rebuilt from the log when it began; () = there
+        was nothing to rebuild. While the vector is not there, rows are missing that the incarnation before had.
     partitions: how many the topic had when the partition was last claimed; 0 = not said.
     written_ms: the store's clock at the last write; 0 = none.
+    groups: by number, those that there are. One that is not named is of this incarnation.
     """
 
     incarnation: int
@@ -60,10 +78,21 @@ class Meta:
     until: Vector = ()
     partitions: int = field(default=0, compare=False)
     written_ms: int = field(default=0, compare=False)
+    groups: Mapping[int, Group] = field(default_factory=dict)
+
+    def incarnation_of(self, group: int) -> int:
+        """That of a group's rows."""
+        return self.groups[group].incarnation if group in self.groups else self.incarnation
+
+    @cached_property
+    def only(self) -> bytes | None:
+        """What the rows of every group begin with; None where groups are of several incarnations."""
+        found = {group.incarnation for group in self.groups.values()} or {self.incarnation}
+        return head_of(found.pop()) if len(found) == 1 else None
 
     @property
     def rebuilding(self) -> bool:
-        """Whether entities without a row may have had one, and will again."""
+        """Whether entities without a row of this incarnation may have had one, and will again."""
         return any(here < there for here, there in zip(self.vector, self.until, strict=False))
 
 
@@ -128,10 +157,20 @@ class Store(Protocol):
         """Ends what is running and closes connections."""
 
 
-def of_incarnation(values: Sequence[bytes | None], incarnation: int) -> list[bytes | None]:
-    """`values` with None for the packed rows of other incarnations. For implementations of Store."""
-    mine = incarnation.to_bytes(8, "little")  # a packed row begins with it
-    return [value if value is not None and value[:8] == mine else None for value in values]
+def head_of(incarnation: int) -> bytes:
+    """What the packed rows of an incarnation begin with."""
+    return incarnation.to_bytes(8, "little")
+
+
+def of_incarnation(keys: Sequence[RowKey], values: Sequence[bytes | None], meta: Meta) -> list[bytes | None]:
+    """`values` with None for packed rows that are not of their group's incarnation. For implementations of Store."""
+    if (only := meta.only) is not None:
+        return [value if value is not None and value[:8] == only else None for value in values]
+    heads = {group: head_of(meta.incarnation_of(group)) for group in {key.group for key in keys}}
+    return [
+        value if value is not None and value[:8] == heads[key.group] else None
+        for key, value in zip(keys, values, strict=True)
+    ]
 
 
 def check_load(partition: int, expected: Meta, found: Meta | None) -> None:

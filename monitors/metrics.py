@@ -127,6 +127,9 @@ METRICS: tuple[Row, ...] = (
             "Time to restore the state of a partition", SECONDS),
         Row("weir_replayed_records_total", "counter", ("source",), "records",
             "Records read again to restore feature state"),
+        Row("weir_restored_records_total", "counter", ("entity",), "records",
+            "Records that were worked into the features of an entity again: after a restart those since the last "
+            "checkpoint; of features that are new, or were changed, those of their windows, of which others have none"),
     ),
     *_group("Features",
         Row("weir_compute_failures_total", "counter", ("feature",), "events",

@@ -1,7 +1,8 @@
 """The partitions of a worker: taken over with their state, recovered, given up.
 
 Taking over: raise the owner epoch, look at what the store holds, and either read on from there or begin a new
-incarnation and rebuild it from the log. Events before the committed offsets only update features.
+incarnation, in which groups whose state is known go on and the others are rebuilt from the log. Events before the
+committed offsets only update features.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -26,7 +27,7 @@ from streams.offsets import Offsets
 from streams.outputs import Outputs
 from streams.pipeline import Pipeline
 from streams.pulse import Pulse
-from streams.recovery import Rebuild, plan, rebuild_from, within_log
+from streams.recovery import Plan, plan, rebuild_all, rebuild_from, within_log
 from streams.transactions import TransactionalOutputs, Void
 
 log = structlog.get_logger(__name__)
@@ -253,25 +254,35 @@ class Ownership:
             self._engine.own(partition, Meta(0, 0, self._engine.spec.state_hash, ()), empty=True)
             return offsets, committed
         epoch, meta = await self._store.claim(partition, self._partitions)
-        found = Rebuild(unusable) if unusable else plan(meta, self._engine.spec.state_hash, offsets, low)
-        if isinstance(found, Rebuild):
-            start = await self._rebuild_start(partition, committed, low, found.reason)
-            if meta is not None and not any(k > oldest for k, oldest in zip(offsets, low, strict=True)):
-                log.warning("new incarnation: feature state is empty", partition=partition, reason=found.reason)
-            until = tuple(offsets) if start != offsets else ()
-            fresh = Meta(epoch, epoch, self._engine.spec.state_hash, tuple(start), until)
-            await self._store.begin(partition, fresh)
-            self._engine.own(partition, fresh, empty=True)
+        hashes = {kind.number: kind.hash for kind in self._engine.layout.kinds}
+        found = rebuild_all(hashes, unusable) if unusable else plan(meta, hashes, offsets, low)
+        if meta is not None and found.resumes:
+            self._engine.own(partition, meta, committed=tuple(offsets))
+            start = found.start(())
+            behind = sum(offsets) - sum(start)
+            log.info("state found in the store", partition=partition, incarnation=meta.incarnation, replay=behind)
             return start, committed
-        assert meta is not None
-        self._engine.own(partition, meta, committed=tuple(offsets))
-        behind = sum(offsets) - sum(found.vector)
-        log.info("state found in the store", partition=partition, incarnation=meta.incarnation, replay=behind)
-        return list(found.vector), committed
+        start = found.start(await self._rebuild_start(partition, committed, low, found) if found.rebuilt else ())
+        if found.kept:
+            names = self._named(found.kept)
+            log.info("state of some features found in the store", partition=partition, groups=names)
+        elif meta is not None and not any(k > oldest for k, oldest in zip(offsets, low, strict=True)):
+            reasons = list(dict.fromkeys(found.rebuilt.values()))
+            log.warning("new incarnation: feature state is empty", partition=partition, reason="; ".join(reasons))
+        fresh = found.begun(epoch, self._engine.spec.state_hash, hashes, start, offsets)
+        await self._store.begin(partition, fresh)
+        self._engine.own(partition, fresh, empty=True, committed=tuple(offsets) if found.kept else None)
+        return start, committed
+
+    def _named(self, numbers: Iterable[int]) -> list[str]:
+        """Groups by the fields of their entity."""
+        wanted = set(numbers)
+        return ["_".join(kind.fields) for kind in self._engine.layout.kinds if kind.number in wanted]
 
     async def _rebuild_start(
-        self, partition: int, committed: list[Position], low: list[int], reason: str
+        self, partition: int, committed: list[Position], low: list[int], found: Plan
     ) -> list[int]:
+        """Where a rebuild of the plan's groups begins to read, by stream."""
         offsets = [p.next_offset for p in committed]
         if all(k <= oldest for k, oldest in zip(offsets, low, strict=True)):
             return offsets  # nothing has been read before
@@ -279,7 +290,8 @@ class Ownership:
             log.error("feature state is lost: the embedded broker keeps no log to rebuild it from", partition=partition)
             return offsets
         skews = [source.max_skew_ms for source in self._pipeline.sources]
-        times = rebuild_from(committed, self._engine.spec.longest_ms, skews)
+        reach_ms = max(kind.reach_ms for kind in self._engine.layout.kinds if kind.number in found.rebuilt)
+        times = rebuild_from(committed, reach_ms, skews)
         start = low
         if times is not None:
             since = await self._offsets.since(partition, times)
@@ -290,7 +302,8 @@ class Ownership:
         log.warning(
             "new incarnation: feature state is rebuilt from the log",
             partition=partition,
-            reason=reason,
+            groups=self._named(found.rebuilt),
+            reason="; ".join(dict.fromkeys(found.rebuilt.values())),
             records=sum(offsets) - sum(start),
         )
         return [min(k, s) for k, s in zip(offsets, start, strict=True)]

@@ -1,42 +1,86 @@
-"""Where a partition's reading begins, from what Redis holds and what Kafka has committed: pure decisions."""
+"""Where a partition's reading begins, from what Redis holds and what Kafka has committed: pure decisions.
+
+The state of each group of features, those of one entity, is worth something by itself: what is known goes on, what is
+new, has changed, or cannot be used is rebuilt from the log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from features.store import Meta, Vector
+from features.store import Group, Meta, Vector
 from streams.lane import Position
 
 
 @dataclass(frozen=True)
-class Resume:
-    """The stored state is of `vector`, at or before the committed offsets: read on from there."""
+class Plan:
+    """By number, the groups whose stored state is used, `since` being what it covers; and those that are made anew from
+    the log, with the reason. dropped: the store has groups that are not wanted any more.
+    """
 
-    vector: Vector
+    kept: Mapping[int, Group]
+    rebuilt: Mapping[int, str]
+    dropped: bool = False
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the store's record stays as it is: the state is at or before the committed offsets, and read on."""
+        return not self.rebuilt and not self.dropped
+
+    def start(self, rebuilt: Sequence[int]) -> list[int]:
+        """Where reading begins, by stream. rebuilt: where it would for the groups that are rebuilt alone."""
+        starts = [*([rebuilt] if self.rebuilt else []), *(group.since for group in self.kept.values())]
+        return [min(offsets) for offsets in zip(*starts, strict=True)] or list(rebuilt)
+
+    def begun(
+        self, epoch: int, state_hash: str, hashes: Mapping[int, str], start: Sequence[int], committed: Sequence[int]
+    ) -> Meta:
+        """The record of a new incarnation, which takes its epoch for it. hashes: of the groups that are wanted."""
+        fresh = {number: Group(hashes[number], epoch) for number in self.rebuilt}
+        until = tuple(committed) if self.rebuilt and tuple(start) != tuple(committed) else ()
+        return Meta(epoch, epoch, state_hash, tuple(start), until, groups={**self.kept, **fresh})
 
 
-@dataclass(frozen=True)
-class Rebuild:
-    """The stored state cannot be used; `reason` says why. It is made anew from the log."""
-
-    reason: str
-
-
-def plan(meta: Meta | None, state_hash: str, committed: Sequence[int], low: Sequence[int]) -> Resume | Rebuild:
+def plan(meta: Meta | None, hashes: Mapping[int, str], committed: Sequence[int], low: Sequence[int]) -> Plan:
     """What to do with a partition.
 
-    committed: per stream, the offset up to which events were scored; low: the oldest offset that Kafka still has.
+    hashes: of the groups that are wanted, by number; committed: per stream, the offset up to which events were scored;
+    low: the oldest offset that Kafka still has.
     """
     if meta is None:
-        return Rebuild("no state is stored")
-    if meta.state_hash != state_hash:
-        return Rebuild(f"the stored state is of other features ({meta.state_hash}, now {state_hash})")
-    if len(meta.vector) != len(committed) or any(r > k for r, k in zip(meta.vector, committed, strict=True)):
-        return Rebuild(f"the stored state ({meta.vector}) is ahead of the committed offsets ({tuple(committed)})")
-    if any(r < oldest for r, oldest in zip(meta.vector, low, strict=True)):
-        return Rebuild(f"events after the stored state ({meta.vector}) are gone from Kafka (oldest: {tuple(low)})")
-    return Resume(meta.vector)
+        return rebuild_all(hashes, "no state is stored")
+    kept: dict[int, Group] = {}
+    rebuilt: dict[int, str] = {}
+    for number, hash in hashes.items():
+        group = meta.groups.get(number)
+        if group is None or group.hash != hash:
+            rebuilt[number] = "no state is stored of these features"
+        elif reason := _unusable(covered := group.covers(meta.vector), committed, low):
+            rebuilt[number] = reason
+        else:
+            kept[number] = group._replace(since=covered)
+    found = Plan(kept, rebuilt, dropped=not meta.groups.keys() <= hashes.keys())
+    if found.resumes or not meta.rebuilding:
+        return found
+    # A new incarnation knows of its own rebuild alone: one that was not finished is begun anew with it.
+    unfinished = [number for number, group in kept.items() if group.incarnation == meta.incarnation]
+    reasons = dict.fromkeys(unfinished, "it was being rebuilt")
+    return Plan({n: group for n, group in kept.items() if n not in reasons}, {**rebuilt, **reasons}, found.dropped)
+
+
+def rebuild_all(hashes: Mapping[int, str], reason: str) -> Plan:
+    """Nothing of what is stored is used."""
+    return Plan({}, dict.fromkeys(hashes, reason), dropped=False)
+
+
+def _unusable(covered: Vector, committed: Sequence[int], low: Sequence[int]) -> str:
+    """Why state that covers so much cannot be used; empty if it can."""
+    if len(covered) != len(committed) or any(r > k for r, k in zip(covered, committed, strict=True)):
+        return f"the stored state ({covered}) is ahead of the committed offsets ({tuple(committed)})"
+    if any(r < oldest for r, oldest in zip(covered, low, strict=True)):
+        return f"events after the stored state ({covered}) are gone from Kafka (oldest: {tuple(low)})"
+    return ""
 
 
 def within_log(committed: Sequence[Position], low: Sequence[int], high: Sequence[int]) -> list[Position]:

@@ -179,6 +179,8 @@ class Scoring:
         clock = Stopwatch()
         if not await self._load(work):
             return False
+        if work.replays:
+            self._tally.replayed(self._engine.records())
         features = self._engine.process(work.columns)
         clock.mark("features")
         scores = await self._inference.score(features.matrix, work.rows.keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import structlog
@@ -40,6 +40,11 @@ class Tally:
         if len(work.rows):
             metrics.observe("weir_latency_seconds", (time.monotonic_ns() - work.polled_ns) / 1e9, len(work.rows))
             self._predictions(len(work.rows), scores, deployment)
+
+    def replayed(self, records: Mapping[str, int]) -> None:
+        """Records that are added to the features' state again, by entity."""
+        for entity, count in records.items():
+            self._metrics.inc("weir_restored_records_total", count, entity=entity)
 
     def acknowledged(self, work: Work) -> None:
         """A round's records that are done with: replayed, or worked off for the first time, or dead."""

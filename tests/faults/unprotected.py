@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer
@@ -26,11 +26,14 @@ def state_dropped() -> None:
     """A partition that moves begins with empty state, where it was committed."""
 
     async def nothing_to_read(
-        self: Ownership, partition: int, committed: list[Position], low: list[int], reason: str
+        self: Ownership, partition: int, committed: list[Position], low: list[int], found: recovery.Plan
     ) -> list[int]:
         return [p.next_offset for p in committed]
 
-    ownership.plan = lambda *_: recovery.Rebuild("dropped")  # type: ignore[attr-defined]
+    def dropped(_: Meta | None, hashes: Mapping[int, str], *__: Any) -> recovery.Plan:
+        return recovery.rebuild_all(hashes, "dropped")
+
+    ownership.plan = dropped  # type: ignore[attr-defined]
     Ownership._rebuild_start = nothing_to_read  # type: ignore[method-assign]
 
 
@@ -50,10 +53,12 @@ def written_first() -> None:
         await asyncio.sleep(0.5)  # what a kill must hit
         return await finish(self, Boundary(boundary.positions, []), give_up=give_up)
 
-    def as_found(meta: Meta | None, state_hash: str, committed: Sequence[int], low: Sequence[int]) -> Any:
+    def as_found(
+        meta: Meta | None, hashes: Mapping[int, str], committed: Sequence[int], low: Sequence[int]
+    ) -> recovery.Plan:
         if meta is None:
-            return recovery.plan(meta, state_hash, committed, low)
-        return recovery.Resume(tuple(committed))
+            return recovery.plan(meta, hashes, committed, low)
+        return recovery.Plan({n: g._replace(since=tuple(committed)) for n, g in meta.groups.items()}, {})
 
     FeatureEngine.own = trusting  # type: ignore[method-assign]
     Committer.mark = always_mark  # type: ignore[method-assign]
