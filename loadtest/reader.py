@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from redis.asyncio import Redis
 
 from examples.payments.pipeline import pipeline as payments
 from features.engine import FeatureEngine
+from features.layout import Layout
 from features.partitioner import partition_of
 from features.reader import StateReader
 from features.redis_store import RedisStore
@@ -156,7 +158,8 @@ async def _run(url: str, say: Callable[[str], None], reads: int) -> Found:
         of_width = RedisStore(url, "bench", command_timeout_s=30)
         row_bytes = await _fill(of_width, spec_of(features))
         await of_width.close()
-        usage = [await redis.memory_usage(key, samples=0) or 0 for key in map(_key, range(USERS))]
+        keys = [_key(spec_of(features), user) for user in range(USERS)]
+        usage = [await redis.memory_usage(key, samples=0) or 0 for key in keys]
         memory.append(Memory(features, row_bytes, round(float(np.mean(usage)), 1)))
     await redis.aclose()
     return Found(server, reads, tuple(speeds), tuple(memory))
@@ -172,7 +175,7 @@ async def _speeds(spec: FeatureSpec, store: RedisStore, redis: Redis, reads: int
         for size in SIZES:
             users = draw.integers(0, USERS, size).tolist()
             entities = [{"user_id": _name(user)} for user in users]
-            keys = [_key(user) for user in users]
+            keys = [_key(spec, user) for user in users]
 
             async def ours(entities: list[Any] = entities) -> None:
                 found = await reader.read(entities)
@@ -237,6 +240,12 @@ def _partition(user: int) -> int:
     return partition_of(_name(user).encode(), PARTITIONS, "crc32")
 
 
-def _key(user: int) -> bytes:
+def _key(spec: FeatureSpec, user: int) -> bytes:
     """Where the store keeps a user's row."""
-    return f"weir:{{bench:{_partition(user)}}}:row:0:{_name(user)}".encode()
+    return f"weir:{{bench:{_partition(user)}}}:row:{_group(spec):x}:{_name(user)}".encode()
+
+
+@cache
+def _group(spec: FeatureSpec) -> int:
+    (kind,) = Layout(spec).kinds
+    return kind.number

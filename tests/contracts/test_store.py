@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features import codec
-from features.store import Meta, Refused, Row, RowKey, Store, Vector
+from features.store import Group, Meta, Refused, Row, RowKey, Store, Vector
 
 KEYS = [
     RowKey(0, "user-1"),
@@ -122,6 +122,39 @@ async def test_rows_of_another_incarnation_are_absent(backing: Any) -> None:
     assert await store.read({0: KEYS}) == {0: (anew, [None] * len(KEYS))}
     moved = await store.write(0, anew, (1, 0), rows(anew, KEYS[:1], 2.0))
     assert (await store.load({0: KEYS[:2]}, {0: moved}))[0][1] is None
+
+
+async def test_a_group_that_is_kept_has_its_rows_in_the_next_incarnation_and_no_other_has(backing: Any) -> None:
+    store = backing.store()
+    first = await begun(store, vector=(3, 3))
+    await store.write(0, first, (9, 9), rows(first, KEYS, 1.0))
+    epoch, _ = await store.claim(0, 6)
+    groups = {0: Group("kept", first.incarnation, (9, 9)), 1: Group("new", epoch)}
+    meta = Meta(epoch, epoch, "5eed5eed5eed5eee", (2, 3), (9, 9), groups=groups)
+    await store.begin(0, meta)
+    kept = [value if key.group == 0 else None for key, value in rows(first, KEYS, 1.0, (3, 3))]
+    assert await store.load({0: KEYS}, {0: meta}) == {0: kept}
+    assert await store.read({0: KEYS}, {0: meta}) == {0: (meta, kept)}
+    new = KEYS[1]._replace(key="new")
+    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), [new.key])
+    moved = await store.write(0, meta, (9, 9), [(new, packed[0])])
+    assert moved.groups == groups
+    assert await store.load({0: [new, KEYS[0]]}, {0: moved}) == {0: [packed[0], kept[0]]}
+    again, claimed = await backing.store().claim(0)
+    assert claimed == Meta(epoch, again, "5eed5eed5eed5eee", (9, 9), (9, 9), groups=groups)
+
+
+async def test_who_reads_with_a_record_of_before_sees_a_groups_new_rows(backing: Any) -> None:
+    store = backing.store()
+    first = await begun(store)
+    before = await store.write(0, first, (1, 0), rows(first, KEYS[:2], 1.0))
+    epoch, _ = await store.claim(0)
+    meta = Meta(epoch, epoch, "5eed", (1, 0), groups={0: Group("kept", first.incarnation), 1: Group("new", epoch)})
+    await store.begin(0, meta)
+    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), ["user-1"])
+    after = await store.write(0, meta, (2, 0), [(KEYS[1], packed[0])])
+    found = (await backing.store().read({0: KEYS[:2]}, {0: before}))[0]
+    assert found == (after, [rows(first, KEYS[:1], 1.0)[0][1], packed[0]])
 
 
 async def test_to_begin_again_is_the_same_but_not_at_another_vector(backing: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from features import codec
 from features.redis_store import RedisStore
-from features.store import Meta, Refused, RowKey, StoreMisconfigured, StoreUnavailable
+from features.store import Group, Meta, Refused, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
 from tests.contracts.test_store import KEYS, begun, rows
 
@@ -175,6 +175,19 @@ async def test_rows_of_a_stranger_are_absent(shared: ServerBacking) -> None:
     with shared.server.admin() as admin:
         admin.set(f"weir:{{{shared.pipeline}:0}}:row:0:user-1", b"odd")
     assert await store.load({0: KEYS[:1]}, {0: meta}) == {0: [None]}
+
+
+async def test_groups_that_another_release_left_count_for_its_own_incarnation(shared: ServerBacking) -> None:
+    store = shared.store()
+    epoch, _ = await store.claim(0)
+    groups = {2**40 - 1: Group("0123456789abcdef", epoch, (7, 0)), 5: Group("fedcba9876543210", epoch)}
+    await store.begin(0, meta := Meta(epoch, epoch, "5eed5eed5eed5eed", (0, 0), groups=groups))
+    assert (await store.read({0: []}))[0].meta == meta
+    with shared.server.admin() as admin:  # as a function that knows no groups begins the next
+        admin.hset(f"weir:{{{shared.pipeline}:0}}:meta", "incarnation", str(epoch + 1))
+    found = (await store.read({0: []}))[0].meta
+    assert found is not None
+    assert found.groups == {}
 
 
 async def test_what_another_release_left_of_a_rebuild_counts_for_its_own_incarnation(shared: ServerBacking) -> None:

@@ -344,7 +344,8 @@ async def test_rows_of_a_failed_write_come_again_with_the_next_in_their_newest_s
     engine.write_failed(first)
     (second,) = engine.snapshot({0: (3, 0)})
     before, after = dict(first.rows), dict(second.rows)
-    ann, bob = RowKey(0, "ann"), RowKey(0, "bob")
+    number = engine.layout.kinds[0].number
+    ann, bob = RowKey(number, "ann"), RowKey(number, "bob")
     assert set(after) == {ann, bob}
     assert after[ann] != before[ann]
     assert after[bob][-40:] == before[bob][-40:]
@@ -453,7 +454,8 @@ async def test_one_request_a_round_asks_for_each_missing_row_once() -> None:
     engine = owning(spec_of(*both), store)
     events = [payment(1, 0), payment(1, 0, stream=1), payment(1, 1, "bob"), payment(1, 0, "ann", partition=1)]
     await run(engine, [events])
-    assert store.loads == [{0: [RowKey(0, "ann"), RowKey(0, "bob")], 1: [RowKey(0, "ann")]}]
+    number = engine.layout.kinds[0].number
+    assert store.loads == [{0: [RowKey(number, "ann"), RowKey(number, "bob")], 1: [RowKey(number, "ann")]}]
 
 
 class FailingStore(DictStore):
@@ -482,7 +484,7 @@ async def test_a_row_of_another_entity_is_refused_and_one_of_another_incarnation
     await run(engine, [[payment(1, 0)]])
     (copy,) = engine.snapshot({0: (1, 0)})
     ((key, packed),) = copy.rows
-    store.rows[0, RowKey(0, "bob")] = packed
+    store.rows[0, key._replace(key="bob")] = packed
     with pytest.raises(CodecError, match="'bob': the stored row is of 'ann'"):
         await run(owning(spec, store), [[payment(1, 1, "bob")]])
     store.rows = {(0, key): packed}

@@ -83,7 +83,8 @@ class Bench:
 
     async def stored(self, *users: str) -> tuple[tuple[int, ...] | None, list[bool]]:
         """The vector that the store has, and which users' rows."""
-        found = (await self.store.read({0: [RowKey(0, user) for user in users]}))[0]
+        number = self.engine.layout.kinds[0].number
+        found = (await self.store.read({0: [RowKey(number, user) for user in users]}))[0]
         return (None if found.meta is None else found.meta.vector), [row is not None for row in found.rows]
 
 
