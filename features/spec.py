@@ -103,6 +103,11 @@ class FeatureSpec:
         return digest(plain if math.isnan(self.missing) else [*plain, ["missing", self.missing]])
 
     @cached_property
+    def digests(self) -> dict[str, str]:
+        """By feature, 8 hex digits that name its declaration."""
+        return {feature.name: digest(_plain(feature))[:8] for feature in self.features}
+
+    @cached_property
     def state_hash(self) -> str:
         """Names the state of all aggregates: where it is equal, so is that of every group. 16 hex digits."""
         nullable = [[f.name for f in s.fields if f.nullable] for s in self.streams]

@@ -35,7 +35,7 @@ def fetch(uri: str, sha256: str, cache_dir: Path) -> bytes:
         data = b""
     if sha256_of(data) == sha256:
         return data
-    data = _read(uri)
+    data = read_uri(uri)
     found = sha256_of(data)
     if found != sha256:
         raise ModelRefused(
@@ -60,7 +60,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
-def _read(uri: str) -> bytes:
+def read_uri(uri: str) -> bytes:
+    """What is at `uri`, unchecked. Raises as `fetch` does."""
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme in ("http", "https"):
         return _download(uri)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from models import rollout
 from models.errors import ModelRefused, RegistryError, one_line
 from models.files import sha256_of, write_atomically
+from models.made_for import Digests, keep
 from models.rollout import Deployment, Version
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ class Registry:
         lineage: Lineage | None = None,
         *,
         output: str | None = None,
+        features: Digests | None = None,
     ) -> Version:
         """Keeps a copy of the ONNX file at `path` and makes it the model's next version.
 
-        The same file for the same features is the same version: registering it again gives that one back.
+        features: those of the spec, kept beside it for who has to say what it does not fit. The same file for the same features is the same version: registering it again gives that one back.
         """
         _check_name(model)
         try:
@@ -87,6 +89,12 @@ class Registry:
         except OSError as error:
             raise RegistryError(f"{path} cannot be read: {error.strerror}") from None
         sha256 = sha256_of(data)
+        folder = self._artifacts_dir / model
+        try:
+            if features is not None:
+                keep(folder, spec_hash, features)
+        except OSError as error:
+            raise RegistryError(f"{folder} cannot be written: {error.strerror}") from None
         for known in self.versions(model):
             if (known.version.sha256, known.version.spec_hash, known.version.output) == (
                 sha256,
@@ -94,7 +102,7 @@ class Registry:
                 output,
             ):
                 return known.version
-        kept = self._artifacts_dir / model / f"{sha256}.onnx"
+        kept = folder / f"{sha256}.onnx"
         try:
             write_atomically(kept, data)
         except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from models.errors import ModelError, ModelFailed, ModelRefused
 from models.files import fetch
+from models.made_for import Digests, misfit
 from models.rollout import CANARY, Deployment, Version, arms
 
 if TYPE_CHECKING:
@@ -88,19 +89,25 @@ class Scorer:
         threads: int = 1,
         providers: Sequence[str] = (),
         previous: Scorer | None = None,
+        features: Digests | None = None,
     ) -> Scorer:
         """Fetches, checks and warms up every version; blocks for that long, so call it off the event loop.
 
         names, spec_hash: of the pipeline's features; cache_dir: where files are kept by digest;
         threads, providers: of the runners; previous: a scorer of the same features that is still open, whose
-        runners are used again.
+        runners are used again. features: the pipeline's, to say by name what a version does not fit.
         Raises ModelRefused (this deployment cannot be served) or ModelUnavailable (try again later), naming
         the version.
         """
         scorer = cls(deployment, {})
         try:
             for version in deployment.versions:
-                scorer._add(version, names, spec_hash, cache_dir, threads, providers, previous)
+                if why := misfit(version, spec_hash, features or {}):
+                    raise ModelRefused(
+                        f"version {version.version} of {version.model} was {why}; deploy a version trained on the "
+                        "features as they are now"
+                    )
+                scorer._add(version, names, cache_dir, threads, providers, previous)
             scorer._check_widths()
         except BaseException:
             scorer.close()
@@ -143,17 +150,11 @@ class Scorer:
         self,
         version: Version,
         names: Sequence[str],
-        spec_hash: str,
         cache_dir: Path,
         threads: int,
         providers: Sequence[str],
         previous: Scorer | None,
     ) -> None:
-        if version.spec_hash != spec_hash:
-            raise ModelRefused(
-                f"version {version.version} of {version.model} was made for feature spec {version.spec_hash},"
-                f" the pipeline's is {spec_hash}; deploy a version trained on the features as they are now"
-            )
         key = _key(version)
         if key in self._shared:
             return

@@ -204,6 +204,7 @@ class Serving:
                     threads=self._threads,
                     providers=self._providers,
                     previous=self._next or self.scorer,
+                    features=self._spec.digests,
                 )
             except ModelRefused as error:
                 self._refuse(wanted, str(error))

@@ -52,7 +52,8 @@ def register(
     except ModelRefused as error:
         raise UsageError(f"{path}: {error}") from error
     named = {"pipeline": pipeline.name, **(lineage or {})}
-    return registry.register(pipeline.model, path, pipeline.spec.hash, named, output=pipeline.output)
+    spec = pipeline.spec
+    return registry.register(pipeline.model, path, spec.hash, named, output=pipeline.output, features=spec.digests)
 
 
 def deploy(pipeline: Pipeline, registry: Registry, version: Version, place: Place = "champion") -> Deployment:

@@ -30,6 +30,7 @@ class Place(StrEnum):
 @app.command("list")
 def list_models(pipeline: PipelineArgument, as_json: JsonOption = False) -> None:
     """Versions, newest first, and the places they have."""
+    from models.made_for import misfit
     from streams.loading import load_pipeline
     from streams.release import open_registry
 
@@ -43,6 +44,7 @@ def list_models(pipeline: PipelineArgument, as_json: JsonOption = False) -> None
             "places": list(found.aliases),
             "created": datetime.fromtimestamp(found.created_ms / 1000, UTC).isoformat(timespec="seconds"),
             "fits": found.version.spec_hash == loaded.spec.hash,
+            "misfit": misfit(found.version, loaded.spec.hash, loaded.spec.digests),
             "sha256": found.version.sha256,
             "uri": found.version.uri,
             "lineage": found.lineage,
@@ -62,7 +64,7 @@ def list_models(pipeline: PipelineArgument, as_json: JsonOption = False) -> None
                 found["version"],
                 ", ".join(found["places"]),
                 found["created"].removesuffix("+00:00").replace("T", " "),
-                "yes" if found["fits"] else "no: made for other features",
+                "yes" if found["fits"] else f"no: {found['misfit']}",
                 found["sha256"][:12],
                 ", ".join(f"{name} {str(value)[:_SHOWN]}" for name, value in found["lineage"].items()),
             )

@@ -47,7 +47,7 @@ def test_versions_switch_between_rounds_and_a_refused_one_changes_nothing(
             in_use(worker, first)
             second = deploy(tape, real, rollout.promote(first, v2))
             in_use(worker, second)
-            for wrong, reason in ((spoilt, "SHA-256"), (narrow, "5"), (stranger, "feature spec")):
+            for wrong, reason in ((spoilt, "SHA-256"), (narrow, "5"), (stranger, "other features")):
                 deploy(tape, real, rollout.promote(second, wrong))
                 refused(worker, reason, second)
             third = deploy(tape, real, rollout.add_shadow(second, v3))

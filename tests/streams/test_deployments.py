@@ -226,7 +226,7 @@ async def test_a_refused_deployment_leaves_the_one_before_and_says_why(models: M
     await models.load(deployment("d2", version("2", good.uri, good.sha256, spec_hash="other")))
     models.serving.switch()
     assert models.score() == 0.25
-    assert "made for feature spec other" in models.serving.refused
+    assert "made for other features (spec other, " in models.serving.refused
     await models.load(deployment("d3", models.version("3", 0.75)))
     models.serving.switch()
     assert (models.score(), models.serving.refused) == (0.75, "")
