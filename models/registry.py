@@ -81,7 +81,8 @@ class Registry:
     ) -> Version:
         """Keeps a copy of the ONNX file at `path` and makes it the model's next version.
 
-        features: those of the spec, kept beside it for who has to say what it does not fit. The same file for the same features is the same version: registering it again gives that one back.
+        The same file for the same features is the same version: registering it again gives that one back.
+        features: those of the spec, kept beside the file for who has to say what it does not fit.
         """
         _check_name(model)
         try:

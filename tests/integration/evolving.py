@@ -31,7 +31,7 @@ def before_named(name: str) -> Pipeline:
 
 
 def after_named(name: str) -> Pipeline:
-    """Users have a feature that reads what is kept of them; users in shops another one, and those of channels are new."""
+    """Users get a feature that reads what is kept of them, users in shops another one; those of channels are new."""
     (payments,) = before_named(name).sources
     user, pair, channel = payments.by("user"), payments.by("user", "shop"), payments.by("user", "channel")
     return Pipeline(
