@@ -86,9 +86,9 @@ class Meta:
 
     @cached_property
     def only(self) -> bytes | None:
-        """What the rows of every group begin with; None where groups are of several incarnations."""
-        found = {group.incarnation for group in self.groups.values()} or {self.incarnation}
-        return head_of(found.pop()) if len(found) == 1 else None
+        """What every row begins with; None where there are groups of another incarnation."""
+        same = all(group.incarnation == self.incarnation for group in self.groups.values())
+        return head_of(self.incarnation) if same else None
 
     @property
     def rebuilding(self) -> bool:

@@ -287,7 +287,8 @@ class Ownership:
         if all(k <= oldest for k, oldest in zip(offsets, low, strict=True)):
             return offsets  # nothing has been read before
         if not self._can_rebuild:
-            log.error("feature state is lost: the embedded broker keeps no log to rebuild it from", partition=partition)
+            lost = "feature state is lost: the embedded broker keeps no log to rebuild it from"
+            log.error(lost, partition=partition, groups=self._named(found.rebuilt))
             return offsets
         skews = [source.max_skew_ms for source in self._pipeline.sources]
         reach_ms = max(kind.reach_ms for kind in self._engine.layout.kinds if kind.number in found.rebuilt)

@@ -10,13 +10,14 @@ import pytest
 
 from features.condition import Condition
 from features.engine import FeatureEngine, Features
+from features.layout import Layout
 from features.memory_store import MemoryStore
 from features.partitioner import partition_of
 from features.reader import FieldValue, ReadError, StateReader, Unreadable
 from features.readings import Reading, State
 from features.round import Segment, StreamColumns
 from features.spec import Aggregate, FeatureSpec, Field, Op, Ratio, Stream
-from features.store import Meta, Store
+from features.store import Group, Meta, Store
 from features.windows import Forever, LastEvents, Window
 
 MINUTE = 60_000
@@ -323,6 +324,40 @@ async def test_while_a_partition_is_rebuilt_rows_that_are_not_there_yet_are_not_
     meta = await store.write(partition, meta, (3,), [])
     stranger = next(name for name in map(str, range(1000)) if of_user(name) == partition)
     assert {r.state for r in (await read(asked, {"user": stranger}, T)).values()} == {"missing"}
+
+
+async def test_while_a_group_is_rebuilt_the_others_are_read_as_ever() -> None:
+    pair = SPEC.aggregates[5]
+    before = FeatureSpec(SPEC.streams, tuple(f for f in SPEC.features if f is not pair))
+    store = await streamed([(T, "ann", "m", 7.0, 1.0)], partition=(mine := of_user("ann")), spec=before)
+    epoch, found = await store.claim(mine, 12)
+    assert found is not None
+    kinds = {kind.fields: kind for kind in Layout(SPEC).kinds}
+    kept = [kinds["user",], kinds["user", "shop"]]
+    groups = {kind.number: Group(kind.hash, found.incarnation, found.vector) for kind in kept}
+    groups[kinds["user", "merchant"].number] = Group(kinds["user", "merchant"].hash, epoch)
+    meta = Meta(epoch, epoch, SPEC.state_hash, (0,), until=(1,), groups=groups)
+    await store.begin(mine, meta)
+    asked: dict[str, FieldValue] = {"user": "ann", "merchant": "m", "shop": 7.0}
+    found_states = {name: r.state for name, r in (await read(reader(store), asked, T + MINUTE)).items()}
+    assert found_states.pop("user_merchant_count_1h") == "rebuilding"
+    assert set(found_states.values()) == {"present"}
+    await store.write(mine, meta, (1,), [])
+    assert (await read(reader(store), asked, T + MINUTE))["user_merchant_count_1h"].state == "missing"
+
+
+async def test_a_group_that_workers_do_not_keep_is_not_known_and_the_reader_not_ready() -> None:
+    kinds = {kind.fields: kind for kind in Layout(SPEC).kinds}
+    store = MemoryStore()
+    for partition in (0, of_user("ann")):
+        epoch, _ = await store.claim(partition, 12)
+        groups = {kinds["user",].number: Group(kinds["user",].hash, epoch)}
+        await store.begin(partition, Meta(epoch, epoch, "another", (0,), groups=groups))
+    states = {n: r.state for n, r in (await read(reader(store), {"user": "ann", "merchant": "m"}, T)).items()}
+    assert states.pop("user_merchant_count_1h") == "rebuilding"
+    assert set(states.values()) == {"missing"}
+    with pytest.raises(Unreadable, match=r"does not keep the features of \(user, merchant\) and \(user, shop\)"):
+        await reader(store).look()
 
 
 async def test_what_the_store_cannot_know_of_the_past_is_missing() -> None:
