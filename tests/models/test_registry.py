@@ -11,6 +11,7 @@ import pytest
 from models import rollout
 from models.errors import RegistryError
 from models.files import fetch, sha256_of
+from models.made_for import misfit
 from models.registry import KEPT_DEPLOYMENTS, Registry
 from models.rollout import Version
 from tests.models.graphs import constant_score
@@ -51,6 +52,14 @@ def test_a_registered_version_can_be_fetched_and_tells_its_lineage(registry, reg
     assert known.version == version
     assert known.lineage == {"seed": "7", "auc": "0.734", "archive": "2013-01..2013-02"}
     assert known.created_ms > 0
+
+
+def test_what_a_version_was_made_for_is_kept_beside_its_file(register) -> None:
+    version = register("made", 0.5, features={"amount": "11111111", "night": "22222222"})
+    said = misfit(version, "fedcba9876543210", {"amount": "11111111", "night": "33333333"})
+    assert said == (
+        f"made for other features (spec {SPEC}, the pipeline's is fedcba9876543210): declared otherwise now: night"
+    )
 
 
 def test_another_file_is_the_next_version_and_the_same_file_the_same(registry, register) -> None:
