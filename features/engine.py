@@ -109,7 +109,7 @@ class FeatureEngine:
 
     def records(self) -> dict[str, int]:
         """Of the round loaded last, the records that each entity kind takes notice of, by its fields joined by "_"."""
-        rows = self._loaded.rows if self._loaded is not None else [[] for _ in self._tables]
+        rows: Rows = self._loaded.rows if self._loaded is not None else [[] for _ in self._tables]
         return {
             "_".join(kind): sum(int(np.count_nonzero(mine)) for mine in of_kind)
             for kind, of_kind in zip(self.spec.entities, rows, strict=True)

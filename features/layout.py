@@ -59,6 +59,8 @@ class Kind:
     """
 
     fields: tuple[str, ...]
+    hash: str
+    reach_ms: int
     template: np.ndarray
     banks: np.ndarray
     accs: np.ndarray
@@ -68,8 +70,6 @@ class Kind:
     trails: np.ndarray
     outs: np.ndarray
     feeds: np.ndarray
-    hash: str
-    reach_ms: int
 
     @cached_property
     def number(self) -> int:
@@ -186,10 +186,10 @@ class _Builder:
         streams = [stream.name for stream in self.spec.streams]
         return Kind(
             self.entity,
+            digest([STATE_FORMAT, streams, self.entity, self.kept, len(template)]),
+            max(map(reach_ms, mine)),
             template,
             *(np.array(t, dtype=np.int64).reshape(len(t), n) for t, n in tables),
-            hash=digest([STATE_FORMAT, streams, self.entity, self.kept, len(template)]),
-            reach_ms=max(map(reach_ms, mine)),
         )
 
     def _sizes(self) -> list[int]:

@@ -290,10 +290,11 @@ class StateReader:
 
     def _rebuilt(self, plan: ReadPlan, meta: Meta | None) -> tuple[list[bool], list[Vector]]:
         """By group of the plan: whether rows that are not there may come, and what its rows have to cover."""
+        nothing: list[Vector] = [()]
         if meta is None:
-            return [True] * len(plan.groups), [()] * len(plan.groups)
+            return [True] * len(plan.groups), nothing * len(plan.groups)
         if not meta.until and meta.state_hash == self._spec.state_hash:
-            return [False] * len(plan.groups), [()] * len(plan.groups)
+            return [False] * len(plan.groups), nothing * len(plan.groups)
         unknown = {kind.number for kind in self._unknown(meta)}
         numbers = [group.kind.number for group in plan.groups]
         new = [meta.incarnation_of(number) == meta.incarnation for number in numbers]

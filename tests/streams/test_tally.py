@@ -50,6 +50,15 @@ def test_a_score_that_is_not_finite_is_counted_for_the_version_that_gave_it() ->
     assert metrics.value("weir_unscored_total", reason="non_finite") == 1
 
 
+def test_records_that_restore_state_are_counted_by_entity_also_where_there_are_none() -> None:
+    metrics = Metrics()
+    tally = Tally(metrics, ["orders"])
+    for _ in range(2):
+        tally.replayed({"user": 0, "user_shop": 3})
+    assert metrics.value("weir_restored_records_total", entity="user_shop") == 6
+    assert 'weir_restored_records_total{entity="user"} 0.0' in metrics.render()[0].decode()
+
+
 def test_what_is_replayed_counts_as_replayed_and_nothing_else() -> None:
     metrics = Metrics()
     tally = Tally(metrics, ["orders"])
