@@ -162,14 +162,14 @@ async def test_rows_of_a_group_that_went_and_came_again_are_not_taken_for_its_st
     store = MemoryStore()
     users, shops = user_count(), user_count("shops", entity=("shop",))
     both, one = FeatureSpec((SCORED, OTHER), (users, shops)), FeatureSpec((SCORED, OTHER), (users,))
-    events = [visit(0, "ann", 7.0), visit(1, "bob", 7.0), visit(2, "ann", 7.0), visit(3, "ann", 7.0)]
+    events = [visit(0, "ann", 8.0), visit(1, "ann", 7.0), visit(2, "ann", 7.0), visit(3, "ann", 8.0)]
     for stop, spec in enumerate((both, one, both), start=1):
-        engine, again = await taken_over(spec, store, events[: stop - 1])
-        await run(engine, [again, events[stop - 1 : stop]])
+        engine, again = await taken_over(spec, store, events[: stop - 1], rebuilt_from=2)
+        assert again == []  # as if the window reached no further back
+        await run(engine, [events[stop - 1 : stop]])
         await checkpoint(engine, store, events[:stop])
-    fresh, again = await taken_over(both, store, events[:3])
-    assert again == []
-    assert (await run(fresh, [events[3:]])).tolist() == [[2, 3]]
+    fresh, _ = await taken_over(both, store, events[:3])
+    assert (await run(fresh, [events[3:]])).tolist() == [[3, 0]]
 
 
 def kind_of(*aggregates: Aggregate) -> Kind:
@@ -212,7 +212,6 @@ def test_a_group_is_another_one_as_soon_as_it_keeps_something_else() -> None:
         (of("last", None),),
         (of("last", None, within_ms=parse_duration("2d")),),
         (of("lag", None, param=2),),
-        (of("lag", None, param=3),),
         (of("sum", 3),),
         (of("sum", 5),),
         (of("sum", 5, within_ms=parse_duration("2d")),),
