@@ -523,7 +523,8 @@ async def test_a_broken_row_is_said_to_be_one(broken: bytes) -> None:
 async def test_a_row_of_another_entity_is_not_taken_for_this_one() -> None:
     store = await streamed([*EVENTS, (T, "bob", "baker", 7, 1.0)], partition=of_user("ann"))
     rows = store._partitions[of_user("ann")].rows
-    ann, bob = (next(key for key in rows if key == (0, user)) for user in ("ann", "bob"))
+    number = Layout(SPEC).kinds[0].number
+    ann, bob = (next(key for key in rows if key == (number, user)) for user in ("ann", "bob"))
     rows[ann] = rows[bob]
     with pytest.raises(Unreadable, match="the stored row is of 'bob'"):
         await read(reader(store), {"user": "ann"}, T)
