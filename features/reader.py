@@ -74,11 +74,12 @@ class StateReader:
         self._partitioner: Partitioner = partitioner
         self._floats = frozenset(floats)
         self._now_ms, self._monotonic_s = now_ms, monotonic_s
-        self._kinds = Layout(spec).kinds
+        self.kinds = Layout(spec).kinds
+        """What is read, one an entity."""
         self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
         self._metas: dict[int, tuple[Meta, float]] = {}
         """By partition, its meta and when it was read."""
-        for kind in self._kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
+        for kind in self.kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
 
     @property
@@ -154,7 +155,7 @@ class StateReader:
         key = frozenset(fields), asked
         plan = self._plans.get(key)
         if plan is None:
-            plan = made_plan(self._spec, self._kinds, self._key, *key) if entities else NOTHING
+            plan = made_plan(self._spec, self.kinds, self._key, *key) if entities else NOTHING
             if len(self._plans) < 1000:
                 self._plans[key] = plan
         return plan
@@ -240,7 +241,7 @@ class StateReader:
         return found
 
     def _check(self, partition: int, meta: Meta) -> None:
-        if len(self._unknown(meta)) == len(self._kinds) > 0:
+        if len(self._unknown(meta)) == len(self.kinds) > 0:
             raise Unreadable(
                 f"partition {partition}",
                 f"the worker's features are of spec {meta.state_hash}, this one's of {self._spec.state_hash}; "
@@ -251,7 +252,7 @@ class StateReader:
         """The kinds that a partition keeps no state of, or another one."""
         if meta.state_hash == self._spec.state_hash:
             return []
-        return [kind for kind in self._kinds if kind.number not in meta.groups]
+        return [kind for kind in self.kinds if kind.number not in meta.groups]
 
     def _readings(self, plan: ReadPlan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
         values, newest = np.empty((n, plan.needed)), np.empty((n, plan.needed), dtype=np.int64)

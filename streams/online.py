@@ -95,12 +95,13 @@ class FeatureReader:
         Raises StoreUnavailable, StoreMisconfigured.
         """
         found: list[list[dict[str, str]]] = []
-        for place, fields in enumerate(self.pipeline.spec.entities):
-            rows = await self._store.some_rows(place, most)
+        for kind in self.state.kinds:
+            rows = await self._store.some_rows(kind.number, most)
             found.append([])
             for row in rows:
-                with suppress(CodecError):  # of other features, which had the number of this kind
-                    found[-1].append(dict(zip(fields, components_of(row.key, len(fields)), strict=True)))
+                with suppress(CodecError):  # a stranger's
+                    texts = components_of(row.key, len(kind.fields))
+                    found[-1].append(dict(zip(kind.fields, texts, strict=True)))
         return [some for some in found if some]
 
     async def close(self) -> None:
