@@ -282,8 +282,8 @@ class StateReader:
             ints = state.view(np.int64)[1:]
             mine = values_of(group.kind, state, times, len(self._spec.aggregates))[:, group.columns]
             code = states(group.expiry, ints, mine, at_ms)
-            if lacking := [owner for owner in unknown[place] if rows[place][owner] is None]:
-                code[lacking], mine[lacking] = REBUILDING, np.nan
+            if rebuilding := [owner for owner in unknown[place] if rows[place][owner] is None]:
+                code[rebuilding], mine[rebuilding] = REBUILDING, np.nan
             values[:, group.places], codes[:, group.places] = mine, code
             newest[:, group.places] = newest_ms(group.newest, ints)[:, np.newaxis]
         values, codes, newest = asked_of(plan, values, codes, newest, self._spec.missing)

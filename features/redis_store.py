@@ -102,8 +102,8 @@ class RedisStore:
         answer: dict[int, Found] = {}
         for partition, rows in values.items():
             meta = metas[partition] if partition in metas else known[partition]
-            mine = of_incarnation(wanted[partition], rows, meta) if meta else [None] * len(rows)
-            answer[partition] = Found(meta, mine)
+            nothing: list[bytes | None] = [None] * len(rows)
+            answer[partition] = Found(meta, of_incarnation(wanted[partition], rows, meta) if meta else nothing)
         return answer
 
     async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
