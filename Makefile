@@ -38,7 +38,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server promtool git
 	@$(PY) -m loadtest.kafka >&2
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.dev
 	@sh deploy/system-packages.sh java mvn redis-server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +14,20 @@ from tests.redis_server import RedisServer
 # How fast a machine makes inputs says nothing about what is tested.
 settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weir")
+
+_LONG = ("faults", "integration", "parity", "loadtest", "examples")
+"""Folders of tests that start processes and wait for them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: whatever file comes last has a process to itself, while the others have nothing to do."""
+    folders = [*_LONG, *sorted({folder_of(item) for item in items} - set(_LONG))]
+    items.sort(key=lambda item: folders.index(folder_of(item)))
+
+
+def folder_of(item: pytest.Item) -> str:
+    """The folder of tests/ that a test is in; a file's name where it is in none."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(scope="session")
