@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span, SpanContext, SpanKind
+    from opentelemetry.trace import Span, SpanContext
+
+    from streams.event_spans import Begun
 
 SHUTDOWN_S = 2.0
 TRACEPARENT = "traceparent"
@@ -50,15 +52,6 @@ def parse_traceparent(header: bytes) -> TraceParent | None:
 
 DETAILED = 2
 """Sampled events of one round that get a span for each stage: the stages are the round's, and the same for all."""
-
-
-class Begun(NamedTuple):
-    """The span of an event that is being scored."""
-
-    own: SpanContext
-    parent: SpanContext
-    start_ns: int
-    attributes: Attributes
 
 
 @dataclass(frozen=True)
@@ -112,15 +105,16 @@ class Tracer:
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+        from streams.event_spans import EventSpans
 
         named = Resource.create().merge(Resource({"service.name": "weir"})).merge(OTELResourceDetector().detect())
         # shutdown_on_exit would wait without bound for a collector that is gone.
         self._provider = TracerProvider(resource=_hashed_once(named), shutdown_on_exit=False)
-        self._processor = BatchSpanProcessor(exporter)
-        self._provider.add_span_processor(self._processor)
+        processor = BatchSpanProcessor(exporter)
+        self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("weir")
-        self._scope = InstrumentationScope("weir")
+        self._events = EventSpans(self._provider, processor)
 
     @classmethod
     def from_environment(cls, pipeline: str) -> Tracer:
@@ -147,10 +141,15 @@ class Tracer:
         headers, spans = list(traceparents), Spans()
         if self._provider is None:
             return headers, spans
-        for row, header in enumerate(headers):
-            parent = parse_traceparent(header) if header else None
+        named: Attributes = {"weir.pipeline": self._pipeline}
+        for row in [row for row, header in enumerate(headers) if header]:
+            parent = parse_traceparent(headers[row] or b"")
             if parent is not None and parent.sampled:
-                headers[row] = self._begun(parent, start_ns, attributes(row), spans) or header
+                trace_id, span_id, _ = parent
+                span = self._events.begin(trace_id, span_id, start_ns, {**named, **attributes(row)})
+                if span is not None:
+                    spans.begun.append(span)
+                    headers[row] = _header(span.own)
         return headers, spans
 
     def end(self, spans: Spans, stages: Sequence[Stage]) -> None:
@@ -160,14 +159,12 @@ class Tracer:
         """
         if not spans.begun:
             return
-        from opentelemetry.trace import SpanKind
-
         last_ns = max((end_ns for _, _, end_ns in stages), default=0)
-        for place, span in enumerate(spans.begun):
-            for name, begin_ns, end_ns in stages if place < DETAILED else ():
-                own = self._child_of(span.own)
-                self._send(f"weir.{name}", SpanKind.INTERNAL, Begun(own, span.own, begin_ns, {}), end_ns)
-            self._send("weir.score", SpanKind.CONSUMER, span, max(span.start_ns, last_ns))
+        for span in spans.begun[:DETAILED]:
+            for stage in stages:
+                self._events.stage(span, *stage)
+        for span in spans.begun:
+            self._events.end(span, max(span.start_ns, last_ns))
 
     def step(
         self,
@@ -208,50 +205,6 @@ class Tracer:
         sending.start()
         sending.join(timeout_s)
         return not sending.is_alive()
-
-    # The spans of events are put together here rather than by a Tracer: its spans may be added to from several threads
-    # until they end, which makes one cost as much as scoring thirty events.
-
-    def _begun(self, parent: TraceParent, start_ns: int, attributes: Attributes, spans: Spans) -> bytes | None:
-        from opentelemetry import trace
-        from opentelemetry.sdk.trace.sampling import Decision
-
-        assert self._provider is not None
-        remote = trace.SpanContext(parent.trace_id, parent.span_id, True, trace.TraceFlags(trace.TraceFlags.SAMPLED))
-        context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
-        named = {"weir.pipeline": self._pipeline, **attributes}
-        sampling = self._provider.sampler.should_sample(
-            context, parent.trace_id, "weir.score", trace.SpanKind.CONSUMER, named
-        )
-        if sampling.decision is not Decision.RECORD_AND_SAMPLE:
-            return None
-        own = self._child_of(remote)
-        spans.begun.append(Begun(own, remote, start_ns, sampling.attributes))
-        return _header(own)
-
-    def _child_of(self, parent: SpanContext) -> SpanContext:
-        from opentelemetry.trace import SpanContext
-
-        assert self._provider is not None
-        return SpanContext(parent.trace_id, self._provider.id_generator.generate_span_id(), False, parent.trace_flags)
-
-    def _send(self, name: str, kind: SpanKind, span: Begun, end_ns: int) -> None:
-        from opentelemetry.sdk.trace import ReadableSpan
-
-        assert self._provider is not None
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                span.own,
-                span.parent,
-                self._provider.resource,
-                span.attributes,
-                kind=kind,
-                start_time=span.start_ns,
-                end_time=end_ns,
-                instrumentation_scope=self._scope,
-            )
-        )
 
 
 def _hashed_once(resource: Resource) -> Resource:
