@@ -119,7 +119,7 @@ class Ownership:
         The gate is held. At least once, what was sent stays, and there is nothing to begin again; nor is there where
         it was done since.
         """
-        if not isinstance(self._outputs, TransactionalOutputs) or void.producer not in (None, self._outputs.number):
+        if not isinstance(self._outputs, TransactionalOutputs) or void.number not in (None, self._outputs.number):
             return
         self._metrics.inc("weir_transactions_aborted_total")
         partitions = sorted(self.lanes)
@@ -134,7 +134,7 @@ class Ownership:
         log.warning("transaction void, beginning again from the commit", reason=str(void), partitions=partitions)
         await self._committer.written()
         async with self._committer.sending:
-            await asyncio.to_thread(self._outputs.replace)
+            await asyncio.to_thread(self._outputs.start_over)
         leaving = self.leaving & set(partitions)
         self._forget(partitions)
         self.leaving |= leaving

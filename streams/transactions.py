@@ -1,11 +1,12 @@
 """Exactly once: outputs and the offsets of their events in one transaction, one producer a worker (KIP-447).
 
 An error of a transaction means one of three things. Retriable: the same call again. Fatal, or fenced: the process ends,
-and starts again. Anything else: what was sent since the last commit is void, and so is the producer; a new one of the
-same id takes its place, and reading begins again where Kafka has committed.
+and starts again. Anything else: what was sent since the last commit is void; the producer aborts it, and reading begins
+again where Kafka has committed.
 
-The producer is replaced after a slow commit too: librdkafka does not yet speak KIP-890, so that the answer to an EndTxn
-that was sent twice could act on the next transaction.
+Where it is not known what has become of a commit or of an abort, or it was slow, a new producer of the same id takes
+its place: librdkafka does not yet speak KIP-890, so that the answer to an EndTxn that was sent twice could act on the
+next transaction.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _RETRY_S = 0.1
 class Void(Exception):
     """What was sent since the last commit is void: begin again from the committed offsets.
 
-    producer: the number of the producer that sent it; None = of any.
+    number: of the outputs when it was sent; None = of any.
     """
 
-    def __init__(self, reason: str, producer: int | None = None) -> None:
+    def __init__(self, reason: str, number: int | None = None) -> None:
         super().__init__(reason)
-        self.producer = producer
+        self.number = number
 
 
 class TransactionalOutputs(Outputs):
@@ -50,9 +51,9 @@ class TransactionalOutputs(Outputs):
 
     def __init__(self, pipeline: Pipeline, config: Config, largest_dead_letter: int) -> None:
         self._watchdog = Watchdog(STUCK_S)
-        self._open = False
+        self._open = self._doubtful = False
         self.number = 0
-        """How many producers there were before this one."""
+        """How often what had been sent was void."""
         super().__init__(pipeline, config, largest_dead_letter)
 
     def start(self) -> None:
@@ -70,23 +71,38 @@ class TransactionalOutputs(Outputs):
             "send_offsets_to_transaction",
             lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _CALL_S),
         )
+        self._doubtful = True
         self._patiently("commit_transaction", lambda: self._producer.commit_transaction())
         self._open = False
         if (took_s := time.monotonic() - began) > SLOW_COMMIT_S:
             raise Void(f"a commit took {took_s:.1f} s", self.number)
+        self._doubtful = False
 
-    def replace(self) -> None:
-        """A new producer in place of this one, whose transaction is aborted. Blocks."""
+    def start_over(self) -> None:
+        """Aborts what was sent since the last commit. Blocks."""
         with self._watchdog.watch("abort"):
-            old, self._open = self._producer, False
-            with contextlib.suppress(KafkaException):
-                old.purge()
-                old.abort_transaction(_ABORT_S)
-            del old
-            self._failed.clear()
-            self._producer = self._new_producer()
+            sound = self._aborted() and not self._doubtful
+            self._open = self._doubtful = False
             self.number += 1
-        self.start()
+            self._failed.clear()
+            if not sound:
+                self._producer = self._new_producer()
+        if not sound:
+            log.info("a new producer takes the place of one that is in doubt")
+            self.start()
+
+    def _aborted(self) -> bool:
+        """Whether nothing is open any more, and the broker has said so in time."""
+        began = time.monotonic()
+        with contextlib.suppress(KafkaException):
+            if self._doubtful:
+                self._producer.purge()
+            if self._open:
+                self._producer.abort_transaction(_ABORT_S)
+            return time.monotonic() - began < SLOW_COMMIT_S
+        with contextlib.suppress(KafkaException):
+            self._producer.purge()
+        return False
 
     def _begin(self) -> None:
         if not self._open:

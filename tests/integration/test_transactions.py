@@ -1,6 +1,8 @@
-"""A worker's producer whose place another one of the same id has taken, on a real Kafka."""
+"""A worker's transactions on a real Kafka: fenced, and voided by a rebalance."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -10,10 +12,12 @@ from streams import Event, Pipeline, Source
 from streams.kafka import client_config, transactional_config
 from streams.outputs import OutputFailed
 from streams.settings import Settings
-from streams.transactions import TransactionalOutputs
+from streams.transactions import TransactionalOutputs, Void
 from tests.streams.records import scored
 
 pytestmark = pytest.mark.integration
+
+PARTITIONS = 2
 
 
 class Payment(Event):
@@ -22,24 +26,88 @@ class Payment(Event):
     ts: int
 
 
-def test_one_that_was_fenced_says_so_whatever_it_does_next(kafka: KafkaCluster, name: str) -> None:
-    payments = Source(name, Payment, key="user", time="ts")
-    pipeline = Pipeline(name, score=payments, features=[payments.field("amount")], model="m")
-    kafka.create_topics(name, pipeline.topics.predictions)
-    base = client_config(Settings(broker=kafka.address), kafka.address, "test", lambda _: None)
-    outputs, successor = (
-        TransactionalOutputs(pipeline, transactional_config(base, f"{name}-0", 100), 1_000_000) for _ in range(2)
-    )
-    consumer = Consumer({"bootstrap.servers": kafka.address, "group.id": name})
-    rows, values = scored([0, 0], [b"u", b"u"]), [b"{}", b"{}"]
+class Side:
+    """Outputs of one pipeline; each of `outputs` has the same transactional id."""
+
+    def __init__(self, kafka: KafkaCluster, name: str) -> None:
+        payments = Source(name, Payment, key="user", time="ts")
+        self.pipeline = Pipeline(name, score=payments, features=[payments.field("amount")], model="m")
+        self.name, self.address = name, kafka.address
+        kafka.create_topics(name, self.pipeline.topics.predictions, partitions=PARTITIONS)
+        self._base = client_config(Settings(broker=kafka.address), kafka.address, "test", lambda _: None)
+
+    def outputs(self) -> TransactionalOutputs:
+        config = transactional_config(self._base, f"{self.name}-0", 100)
+        return TransactionalOutputs(self.pipeline, config, 1_000_000)
+
+    def member(self) -> Consumer:
+        settings = {"bootstrap.servers": self.address, "group.id": self.name, "auto.offset.reset": "earliest"}
+        consumer = Consumer(settings)
+        consumer.subscribe([self.name])
+        return consumer
+
+    def committed(self) -> list[bytes | None]:
+        settings = {"bootstrap.servers": self.address, "group.id": "reader", "enable.partition.eof": True}
+        consumer = Consumer(settings)
+        consumer.assign([TopicPartition(self.pipeline.topics.predictions, 0, 0)])
+        found: list[bytes | None] = []
+        while (message := consumer.poll(10)) is not None and message.error() is None:
+            found.append(message.value())
+        consumer.close()
+        return found
+
+
+@pytest.fixture
+def side(kafka: KafkaCluster, name: str) -> Side:
+    return Side(kafka, name)
+
+
+ROWS = scored([0, 0], [b"u", b"u"])
+
+
+def test_one_that_was_fenced_says_so_whatever_it_does_next(side: Side) -> None:
+    outputs, successor = side.outputs(), side.outputs()
+    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
+    offsets, values = [TopicPartition(side.name, 0, 2)], [b"{}", b"{}"]
     outputs.start()
-    outputs.send(rows, values, None)
+    outputs.send(ROWS, values, None)
     assert outputs.flush(10)
     successor.start()
     with pytest.raises(OutputFailed, match="fenced by a newer instance"):
-        outputs.commit([TopicPartition(name, 0, 2)], consumer.consumer_group_metadata())
+        outputs.commit(offsets, consumer.consumer_group_metadata())
     with pytest.raises(OutputFailed, match="fenced by a newer instance"):
-        outputs.send(rows, values, None)
-    successor.send(rows, values, None)
-    successor.commit([TopicPartition(name, 0, 2)], consumer.consumer_group_metadata())
+        outputs.send(ROWS, values, None)
+    successor.send(ROWS, values, None)
+    successor.commit(offsets, consumer.consumer_group_metadata())
     consumer.close()
+
+
+def test_what_a_rebalance_voids_is_aborted_and_the_same_producer_goes_on(side: Side) -> None:
+    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 2)]
+    outputs.start()
+    first = side.member()
+    joined(first)
+    before = first.consumer_group_metadata()
+    second = side.member()
+    joined(first, second)
+    producer = outputs._producer
+    outputs.send(ROWS, [b"void", b"void"], None)
+    with pytest.raises(Void):
+        outputs.commit(offsets, before)
+    outputs.start_over()
+    outputs.send(ROWS, [b"a", b"b"], None)
+    outputs.commit(offsets, first.consumer_group_metadata())
+    assert outputs._producer is producer
+    assert outputs.number == 1
+    assert side.committed() == [b"a", b"b"]
+    for consumer in (first, second):
+        consumer.close()
+
+
+def joined(*members: Consumer) -> None:
+    """Polls until the partitions of the topic are shared among these members."""
+    until = time.monotonic() + 60
+    while [len(member.assignment()) for member in members] != [PARTITIONS // len(members)] * len(members):
+        assert time.monotonic() < until, "the group has not settled"
+        for member in members:
+            member.poll(0.1)
