@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from streams.batches import End, Poll, batch_of, by_place
 from streams.errors import WeirError
-from streams.kafka import REQUEST_S, Config
+from streams.kafka import REQUEST_S, Config, is_fatal
 from streams.lane import Position
 from streams.offsets import metadata_of
 from streams.topic_ids import TopicIds
@@ -235,7 +235,7 @@ class Intake:
             partition = int(message.partition() or 0)
             if partition in self._generations:
                 self._loop.call_soon_threadsafe(self._owner.out_of_range, partition, error.str())
-        elif error.fatal():  # of the client: it has no topic
+        elif is_fatal(error):  # of the client: it has no topic
             raise KafkaException(error)
         else:
             log.warning("kafka error", topic=message.topic(), partition=message.partition(), error=error.str())

@@ -84,6 +84,11 @@ def consumer_config(settings: Settings, base: Config, group: str, instance: str 
     }
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether a client has failed for good. What a consumer's poll brings of that is a _FATAL that is not marked so."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
 def transactional_config(base: Config, transactional_id: str, commit_ms: int) -> Config:
     """A transaction lasts ten seconds at most, or two commits; a record is delivered or given up before that."""
     longest_ms = max(10_000, 2 * commit_ms + 8_000)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from streams.errors import WeirError
-from streams.kafka import Config, producer_config, transactional_config
+from streams.kafka import Config, is_fatal, producer_config, transactional_config
 from streams.transactions import SLOW_COMMIT_S, STUCK_S, Watchdog
 
 _CALL_S = 10.0
@@ -90,7 +90,7 @@ class Transactional:
                 return
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
-                if error.fatal():
+                if is_fatal(error):
                     raise WeirError(
                         f"the monitor's producer ended: {error.str()}; is a second monitor of this pipeline running?"
                     ) from exception

@@ -24,7 +24,7 @@ from monitors import block as blocks
 from monitors.block import Block
 from monitors.errors import RecordRefused
 from monitors.loop import Drift, RetrainEvent, drift_from_json, retrain_from_json
-from streams.kafka import REQUEST_S, BrokerUnavailable, client_config, partition_counts
+from streams.kafka import REQUEST_S, BrokerUnavailable, client_config, is_fatal, partition_counts
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 
@@ -197,7 +197,7 @@ class LoopReader:
                 if error is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         ends.pop(partition, None)  # or what is left is a marker, or a transaction that is open
-                    elif error.fatal():
+                    elif is_fatal(error):
                         raise BrokerUnavailable(f"{topic} cannot be read: {error.str()}")
                     continue
                 if partition in ends and offset < ends[partition]:

@@ -22,6 +22,7 @@ from monitors.metrics import Metrics
 from streams.commit import Committer
 from streams.errors import WeirError
 from streams.intake import Intake
+from streams.kafka import is_fatal
 from streams.lane import Lane, Position
 from streams.offsets import Offsets
 from streams.outputs import Outputs
@@ -322,7 +323,7 @@ class Ownership:
             except Refused as error:  # another worker claimed it since; whoever has the partition claims last
                 waiting = f"the feature store refused this worker: {error}"
             except KafkaException as error:
-                if error.args[0].fatal():
+                if is_fatal(error.args[0]):
                     raise
                 waiting = f"Kafka does not answer: {error.args[0].str()}"
                 if error.args[0].code() in (KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError._TIMED_OUT):

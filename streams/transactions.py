@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 
-from streams.kafka import Config
+from streams.kafka import Config, is_fatal
 from streams.outputs import OutputFailed, Outputs
 from streams.pipeline import Pipeline
 
@@ -122,7 +122,7 @@ class TransactionalOutputs(Outputs):
                 return
             except KafkaException as exception:
                 error = exception.args[0]
-                if error.fatal():
+                if is_fatal(error):
                     raise OutputFailed(f"the producer ended: {error.str()}") from exception
                 if not error.retriable() or error.txn_requires_abort():
                     raise Void(error.str(), self.number) from exception

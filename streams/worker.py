@@ -34,6 +34,7 @@ from streams.kafka import (
     MAX_OUTPUT_BYTES,
     client_config,
     consumer_config,
+    is_fatal,
     largest_record,
     prepare_topics,
     producer_config,
@@ -330,7 +331,7 @@ class Worker:
     def _on_broker_error(self, error: KafkaError) -> None:
         self.metrics.inc("weir_broker_errors_total", code=error.name())
         self.vitals.broker_error(error)
-        if error.fatal():
+        if is_fatal(error):
             log.error("kafka client failed for good", error=error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             log.warning("no Kafka broker can be reached, trying again")
