@@ -32,6 +32,7 @@ from features.matrix import (
     logged,
     own_features,
 )
+from features.progress import Progress
 from features.round import Round
 from features.spec import FeatureSpec
 from features.store import Meta, Store, Vector
@@ -210,8 +211,12 @@ class FeatureEngine:
             self.late[name] += count
         return aggregates, late
 
-    def snapshot(self, vectors: Mapping[int, Vector]) -> list[Checkpoint]:
+    def snapshot(
+        self, vectors: Mapping[int, Vector], progress: Mapping[int, Progress] | None = None
+    ) -> list[Checkpoint]:
         """Copies the dirty rows of partitions that have processed just what is below `vectors[partition]`.
+
+        progress: of the same partitions, to be written with their rows, and also where only it is new.
 
         Partitions with nothing to write, whose last checkpoint is not settled yet, or that are guessed, are left out.
         """
@@ -231,8 +236,9 @@ class FeatureEngine:
                 for table, rows in zip(self._tables, dirty, strict=True)
                 if partition in rows
             )
-            if taken or vector != owned.meta.vector:
-                owned.in_flight = Checkpoint(partition, owned.meta, vector, taken)
+            told = (progress or {}).get(partition)
+            if taken or vector != owned.meta.vector or told != owned.progress:
+                owned.in_flight, owned.progress = Checkpoint(partition, owned.meta, vector, taken, told), told
                 if owned.reach is not None:
                     owned.reach = tuple(map(max, owned.reach, vector))
                 checkpoints.append(owned.in_flight)

@@ -31,6 +31,7 @@ from streams.kafka import MAX_OUTPUT_BYTES
 
 _HEAD = struct.Struct("<BIHHHiqq")
 _VERSION = 1
+_NOTHING = _HEAD.pack(_VERSION, 0, 0, 0, 0, 0, 0, 0)
 MAX_EVENT_BYTES = MAX_OUTPUT_BYTES - 16_384
 """Of an event that goes through a group's topic; the rest is for what stands before it."""
 
@@ -107,22 +108,13 @@ def unframed(batch: RecordBatch, names: Sequence[str]) -> tuple[RecordBatch, Ori
     names: of the aggregates that they are to carry. What is no such record is a dead letter.
     """
     count, digest, width = len(names), digest_of(names), 8 * len(names)
-    dead: list[DeadLetter] = []
-    try:
-        heads = [_HEAD.unpack_from(value) for value in batch.values]  # type: ignore[arg-type]
-        if {head[0] for head in heads} - {_VERSION}:
-            raise ValueError
-    except (struct.error, TypeError, ValueError):
-        keep = [i for i, value in enumerate(batch.values) if value and len(value) >= _HEAD.size and value[0] == _VERSION]
-        dead = [_letter(batch, i) for i in sorted(set(range(len(batch))) - set(keep))]
-        batch = _only(batch, keep)
-        heads = [_HEAD.unpack_from(value) for value in batch.values]  # type: ignore[arg-type]
+    framed_values, dead = _whole(batch)
+    heads = [_HEAD.unpack_from(value) for value in framed_values]
     keys: list[bytes | None] = []
     values: list[bytes] = []
     headers: list[Any] = []
     numbers: list[bytes] = []
-    for (_, of, many, key_size, trace_size, *_), value in zip(heads, batch.values, strict=True):
-        assert value is not None
+    for (_, of, many, key_size, trace_size, *_), value in zip(heads, framed_values, strict=True):
         key_at = _HEAD.size + 8 * many
         trace_at = key_at + key_size
         event_at = trace_at + trace_size
@@ -146,9 +138,9 @@ def beginning(batch: RecordBatch) -> tuple[RecordBatch, Origin, list[DeadLetter]
     """The same of a batch of the source itself: its records carry nothing yet. Events too long to go on are dead."""
     dead: list[DeadLetter] = []
     if max((len(value) for value in batch.values if value is not None), default=0) > MAX_EVENT_BYTES:
-        keep = [i for i, value in enumerate(batch.values) if value is None or len(value) <= MAX_EVENT_BYTES]
-        dead = [_too_long(batch, i) for i in sorted(set(range(len(batch))) - set(keep))]
-        batch = _only(batch, keep)
+        long = [i for i, value in enumerate(batch.values) if value is not None and len(value) > MAX_EVENT_BYTES]
+        dead = [_too_long(batch, i) for i in long]
+        batch = replace(batch, values=[b"" if i in set(long) else value for i, value in enumerate(batch.values)])
     n = len(batch)
     partitions = np.full(n, batch.partition, dtype=np.int64)
     values = [value or b"" for value in batch.values]
@@ -156,24 +148,26 @@ def beginning(batch: RecordBatch) -> tuple[RecordBatch, Origin, list[DeadLetter]
 
 
 def with_origin(decoded: Decoded, batch: RecordBatch, origin: Origin, dead: Sequence[DeadLetter]) -> Decoded:
-    """`decoded` with the origins of its records; batch and origin: what it was decoded from, one for one."""
+    """`decoded` with the origins of its records; batch and origin: what it was decoded from, one for one.
+
+    dead: of records whose events were emptied, and are dead by now for that reason.
+    """
     if len(decoded) < len(origin):
         origin = origin.at(np.searchsorted(batch.offsets, decoded.offsets))
     decoded.origin = origin
     if dead:
-        decoded.dead = sorted([*decoded.dead, *dead], key=lambda letter: letter.offset)
+        mine = {letter.offset for letter in dead}
+        others = [letter for letter in decoded.dead if letter.offset not in mine]
+        decoded.dead = sorted([*others, *dead], key=lambda letter: letter.offset)
     return decoded
 
 
-def _only(batch: RecordBatch, keep: Sequence[int]) -> RecordBatch:
-    return replace(
-        batch,
-        keys=[batch.keys[i] for i in keep],
-        values=[batch.values[i] for i in keep],
-        offsets=batch.offsets[list(keep)],
-        timestamps=batch.timestamps[list(keep)],
-        headers=None if batch.headers is None else [batch.headers[i] for i in keep],
-    )
+def _whole(batch: RecordBatch) -> tuple[list[bytes], list[DeadLetter]]:
+    """The values; of what was not sent by a worker an empty event, and a dead letter."""
+    good = [value is not None and len(value) >= _HEAD.size and value[0] == _VERSION for value in batch.values]
+    values = [value if fine else _NOTHING for value, fine in zip(batch.values, good, strict=True)]
+    dead = [] if all(good) else [_letter(batch, i) for i, fine in enumerate(good) if not fine]
+    return values, dead  # type: ignore[return-value]
 
 
 def _letter(batch: RecordBatch, i: int) -> DeadLetter:

@@ -98,6 +98,7 @@ def _seen_by(pipeline: Pipeline, group: Group) -> Pipeline:
         spec = replace(pipeline.spec, streams=(source.stream,), given=given)
     else:
         spec, seen.rules = FeatureSpec((source.stream,), mine), ()
+    seen.groups = ()
     seen.name, seen.sources, seen.spec = group.topic(pipeline.name), (source,), spec
     return seen
 
