@@ -71,7 +71,8 @@ class GroupReader:
         """Of n events, by their `fields` and event times int64 [n] in ms. Raises what `Store.read` raises."""
         self.refused = ""
         texts = entity_keys([fields[name] for name in self._kind.fields])
-        rows = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text is not None), start=1)}
+        named = dict.fromkeys(text for text in texts if text is not None)
+        rows = {text: row for row, text in enumerate(named, start=1)}
         wanted: dict[int, list[RowKey]] = {}
         places: dict[int, list[int]] = {}
         for text, row in rows.items():
@@ -81,11 +82,13 @@ class GroupReader:
         for asked in wanted.values():
             asked.append(PROGRESS)
         found = await self._found(wanted) if wanted else {}
-        return self._read(list(rows), [rows.get(text, 0) if text is not None else 0 for text in texts], times, places, found)
+        row_of = [0 if text is None else rows[text] for text in texts]
+        return self._read(list(rows), row_of, times, places, found)
 
     async def _found(self, wanted: dict[int, list[RowKey]]) -> dict[int, Found]:
         began = self._monotonic_s()
-        known = {p: held[0] for p in wanted if (held := self._metas.get(p)) is not None and held[1] > began - TRUSTED_S}
+        since = began - TRUSTED_S
+        known = {p: held[0] for p in wanted if (held := self._metas.get(p)) is not None and held[1] > since}
         found = dict(await self._store.read(wanted, known))
         for partition, (meta, rows) in found.items():
             if meta is None or meta.rebuilding:
@@ -98,9 +101,16 @@ class GroupReader:
         return found
 
     def _read(
-        self, names: list[str], row_of: list[int], times: np.ndarray, places: dict[int, list[int]], found: dict[int, Found]
+        self,
+        names: list[str],
+        row_of: list[int],
+        times: np.ndarray,
+        places: dict[int, list[int]],
+        found: dict[int, Found],
     ) -> Remote:
-        """names: of the entities, whose rows of the state begin with 1; row_of: each event's, 0 = none."""
+        """names: of the entities, whose rows of the state begin with 1; row_of: each event's, 0 = none; places: the
+        rows that were asked of each partition.
+        """
         packed: list[bytes | None] = [None] * len(names)
         unknown = np.zeros(1 + len(names), dtype=np.bool_)
         newest, complete = np.full(1 + len(names), NEVER), np.full(1 + len(names), NEVER)
@@ -131,7 +141,7 @@ class GroupReader:
 
 
 def is_stale(age_s: np.ndarray, fresh_ms: int | None) -> np.ndarray:
-    """bool [n]: which ages are beyond the bound; None = there is none. An event that names no entity is never stale."""
+    """bool [n]: which ages are beyond the bound; None = there is none. NaN never is: the event names no entity."""
     return np.zeros(len(age_s), dtype=np.bool_) if fresh_ms is None else age_s > fresh_ms / 1000
 
 

@@ -56,7 +56,8 @@ def group_of(entity: str, fields: tuple[str, ...], exact: Any, fresh: str | None
 
 def check_local(entity: str, key: str, topic: str, exact: Any, fresh: Any, on_stale: Any) -> None:
     """Refuses what belongs to remote groups alone, for an entity that is in the key."""
-    given = [name for name, v in (("exact", exact or None), ("fresh", fresh), ("on_stale", on_stale)) if v is not None]
+    options = {"exact": exact or None, "fresh": fresh, "on_stale": on_stale}
+    given = [name for name, value in options.items() if value is not None]
     if given:
         raise DeclarationError(
             f"entity {entity}: {given[0]}= is for entities that are not in the key of {topic}; this one is "

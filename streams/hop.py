@@ -1,4 +1,4 @@
-"""What goes through a group's topic: an event as it came, with where it came from and the aggregates that it has so far.
+"""What goes through a group's topic: an event as it came, where it came from, and the aggregates that it has so far.
 
 The value of such a record, little-endian:
 

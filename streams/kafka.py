@@ -189,8 +189,9 @@ def loop_topics(pipeline: Pipeline, replication: int) -> list[NewTopic]:
 
 
 def group_topics(pipeline: Pipeline, partitions: int, replication: int) -> list[NewTopic]:
-    """The topics of the remote groups. They keep what a lost state is rebuilt from, and a day more, but at least a week:
-    the timestamps of their records are the clock's, also in a replay.
+    """The topics of the remote groups. They keep what a lost state is rebuilt from, and a day more, and a week at least.
+
+    The timestamps of their records are the clock's, also in a replay.
     """
     made = []
     for part in parts_of(pipeline)[1:]:

@@ -1,4 +1,4 @@
-"""How far the owner of a remote group is in each of its partitions: what it writes beside its rows for their readers."""
+"""How far the owner of a remote group is in each of its partitions: what it writes beside its rows, for readers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class OwnerProgress:
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self.now_ms = now_ms
         self._complete: dict[int, tuple[int, int]] = {}
-        """By partition: the generation of its lane, and up to when all is in. A lane that begins again knows nothing."""
+        """By partition: the generation of its lane, and up to when all is in. One that begins again knows nothing."""
 
     def worked_off(self, work: Work, lanes: Mapping[int, Lane]) -> None:
         """A round is acknowledged: what its senders sent up to its newest record is in."""

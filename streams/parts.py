@@ -30,7 +30,7 @@ class Part:
     declared: the whole pipeline. pipeline: as this worker sees it: its own name, the sources that it reads, the
     aggregates that it keeps (`spec.kept`).
     group: whose topic it reads; None = the sources themselves.
-    carried: aggregates that come with its records. hop: where each event goes on to be scored; None = it goes no further.
+    carried: aggregates that come with its records. hop: where each event goes on to be scored; None = nowhere.
     read: groups whose state it reads to score.
     """
 

@@ -227,8 +227,7 @@ class Scoring:
             withheld = np.flatnonzero(reads.withheld(len(work.rows)))
             before = scores.withheld if scores.withheld is not None else withheld[:0]
             scores = scores.without(np.union1d(before, withheld)) if len(withheld) else scores
-        while not self._outputs.has_room(len(work.rows) * (1 + len(self._part.sends_to))):  # noqa: ASYNC110  nothing tells when it drains
-            await asyncio.sleep(0.005)
+        await self._room_for(len(work.rows) * (1 + len(self._part.sends_to)))
         values = self._predictions(work.rows, features, scores, broken, reads) if len(work.rows) else []
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         onward = self._records(work.rows, fields, features.aggregates, traces)
@@ -254,14 +253,17 @@ class Scoring:
         self._parity.round(work, features, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True
 
+    async def _room_for(self, records: int) -> None:
+        while not self._outputs.has_room(records):  # noqa: ASYNC110  nothing tells when it drains
+            await asyncio.sleep(0.005)
+
     async def _pass_on(self, work: Work, fields: Columns, clock: Stopwatch) -> bool:
         """A round of a part that does not score: its events are added, and go on if they are to be scored elsewhere."""
         if work.replays:
             self._tally.replayed(self._engine.records())
         folded = self._engine.fold(work.columns)
         clock.mark("features")
-        while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
-            await asyncio.sleep(0.005)
+        await self._room_for(len(work.rows))
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), None)
         onward = self._records(work.rows, fields, folded.aggregates, traces)
         clock.mark("encode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from features.codec import entity_keys
 from features.spec import Columns
 from monitors.metrics import Metrics
+from streams.groups import Group
 from streams.hop import framed
 from streams.outputs import Outputs
 from streams.parts import Part
@@ -31,13 +33,19 @@ class SendingOn:
         self._part, self._metrics = part, metrics
 
     def records(
-        self, rows: ScoredRows, fields: Columns, aggregates: np.ndarray, traces: list[bytes | None] | None
+        self,
+        rows: ScoredRows,
+        fields: Columns,
+        aggregates: np.ndarray,
+        traces: Sequence[bytes | None] | None,
     ) -> list[Onward]:
         """Of n scored events. aggregates: float64 [n, a], of the spec.
 
         An event that names no entity goes on to be scored, but adds to no group that is only read.
         """
-        return [] if rows.origin is None else [self._of(place, rows, fields, aggregates, traces) for place in range(len(self._part.sends_to))]
+        if rows.origin is None:
+            return []
+        return [self._of(group, rows, fields, aggregates, traces) for group in self._part.sends_to]
 
     def send(self, onward: list[Onward], outputs: Outputs) -> None:
         """Hands them over without waiting."""
@@ -47,9 +55,14 @@ class SendingOn:
                 self._metrics.inc("weir_forwarded_total", len(values), group=group)
 
     def _of(
-        self, place: int, rows: ScoredRows, fields: Columns, aggregates: np.ndarray, traces: list[bytes | None] | None
+        self,
+        group: Group,
+        rows: ScoredRows,
+        fields: Columns,
+        aggregates: np.ndarray,
+        traces: Sequence[bytes | None] | None,
     ) -> Onward:
-        part, group = self._part, self._part.sends_to[place]
+        part = self._part
         texts = entity_keys([fields[name] for name in group.entity])
         carries = part.carries
         carried = self._carried(rows, aggregates) if carries else np.empty((len(rows), 0))

@@ -123,8 +123,9 @@ class Source:
         """The entity that shares these fields. `name` takes their place in its features' names.
 
         Where the source's key is not among them, another worker keeps it (`weir worker PIPELINE --group …`). exact: the
-        event goes there to be scored; else its state is read as it stands. fresh: how old that may be; on_stale: whether
-        an event for which it is older is only marked ("mark") or has no score either ("withhold").
+        event goes there to be scored; else its state is read as it stands. fresh: how old that may be; on_stale: what
+        becomes of an event for which it is older: "mark" names the group in the prediction, "withhold" leaves out the
+        score as well.
         """
         entity = feature_name(name or "_".join(fields) or "entity")
         if not fields:
