@@ -65,22 +65,35 @@ class SeenOffsets:
         self._horizon = horizon
         self._seen: dict[int, np.ndarray] = {}
         self._end: dict[int, int] = {}
+        self._first: dict[int, int] = {}
 
     @property
     def ends(self) -> dict[int, int]:
         """By partition, the offset after the highest one seen."""
         return dict(self._end)
 
-    def restore(self, ends: Mapping[int, int]) -> None:
-        """Everything below `ends` has been seen."""
+    def gaps(self, look: int = 1 << 16, most: int = 4096) -> dict[int, list[int]]:
+        """By partition, offsets among the `look` below its end that have not come yet, the newest `most` of them."""
+        found = {}
+        for partition, end in self._end.items():
+            offsets = np.arange(max(self._first[partition], end - min(look, self._horizon)), end)
+            if len(missing := offsets[~self._seen[partition][offsets % self._horizon]]):
+                found[partition] = [int(offset) for offset in missing[-most:]]
+        return found
+
+    def restore(self, ends: Mapping[int, int], gaps: Mapping[int, Sequence[int]] | None = None) -> None:
+        """Everything below `ends` has been seen, but for `gaps`."""
         for partition, end in ends.items():
             self._seen[partition] = np.ones(self._horizon, dtype=bool)
-            self._end[partition] = end
+            self._end[partition], self._first[partition] = end, 0
+            for offset in (gaps or {}).get(partition, ()):
+                self._seen[partition][offset % self._horizon] = False
 
     def forget(self, partition: int) -> None:
         """Its offsets count anew."""
         self._seen.pop(partition, None)
         self._end.pop(partition, None)
+        self._first.pop(partition, None)
 
     def add(self, places: Sequence[tuple[int, int]]) -> list[bool]:
         """For each (partition, offset) whether it is new; marks them all as seen."""
@@ -93,7 +106,7 @@ class SeenOffsets:
         seen = self._seen.get(partition)
         if seen is None:
             seen = self._seen[partition] = np.zeros(self._horizon, dtype=bool)
-            end = self._end[partition] = offset
+            end = self._end[partition] = self._first[partition] = offset
         slot = offset % self._horizon
         if offset >= end:
             self._forget(seen, end, offset)
