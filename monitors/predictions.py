@@ -65,7 +65,6 @@ class SeenOffsets:
         self._horizon = horizon
         self._seen: dict[int, np.ndarray] = {}
         self._end: dict[int, int] = {}
-        self._first: dict[int, int] = {}
 
     @property
     def ends(self) -> dict[int, int]:
@@ -76,7 +75,7 @@ class SeenOffsets:
         """By partition, offsets among the `look` below its end that have not come yet, the newest `most` of them."""
         found = {}
         for partition, end in self._end.items():
-            offsets = np.arange(max(self._first[partition], end - min(look, self._horizon)), end)
+            offsets = np.arange(max(0, end - min(look, self._horizon)), end)
             if len(missing := offsets[~self._seen[partition][offsets % self._horizon]]):
                 found[partition] = [int(offset) for offset in missing[-most:]]
         return found
@@ -85,7 +84,7 @@ class SeenOffsets:
         """Everything below `ends` has been seen, but for `gaps`."""
         for partition, end in ends.items():
             self._seen[partition] = np.ones(self._horizon, dtype=bool)
-            self._end[partition], self._first[partition] = end, 0
+            self._end[partition] = end
             for offset in (gaps or {}).get(partition, ()):
                 self._seen[partition][offset % self._horizon] = False
 
@@ -93,7 +92,6 @@ class SeenOffsets:
         """Its offsets count anew."""
         self._seen.pop(partition, None)
         self._end.pop(partition, None)
-        self._first.pop(partition, None)
 
     def add(self, places: Sequence[tuple[int, int]]) -> list[bool]:
         """For each (partition, offset) whether it is new; marks them all as seen."""
@@ -106,7 +104,7 @@ class SeenOffsets:
         seen = self._seen.get(partition)
         if seen is None:
             seen = self._seen[partition] = np.zeros(self._horizon, dtype=bool)
-            end = self._end[partition] = self._first[partition] = offset
+            end = self._end[partition] = offset
         slot = offset % self._horizon
         if offset >= end:
             self._forget(seen, end, offset)
