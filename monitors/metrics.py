@@ -66,8 +66,8 @@ METRICS: tuple[Row, ...] = (
         Row("weir_predictions_total", "counter", ("model", "version", "arm"), "records",
             "Scored predictions"),
         Row("weir_unscored_total", "counter", ("reason",), "records",
-            "Predictions written without a score: no_model, failed (the model raised), non_finite or contract (a rule "
-            "withheld it)"),
+            "Predictions written without a score: no_model, failed (the model raised), non_finite or contract (a rule, "
+            "or the bound of a remote group, withheld it)"),
         Row("weir_degraded_total", "counter", (), "records",
             "Predictions made from local state alone while the feature store was away, and marked so"),
         Row("weir_dead_letters_total", "counter", ("source", "stage", "reason"), "records",

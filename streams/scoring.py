@@ -206,14 +206,18 @@ class Scoring:
         clock = Stopwatch()
         if not await self._load(work):
             return False
-        scored = scored_records(work.columns)
-        fields, times = scored_fields(self._spec, work.columns, scored), scored_times(work.columns, scored)
+        fields: Columns = {}
+        if self._onward is not None:
+            scored = scored_records(work.columns)
+            fields = scored_fields(self._spec, work.columns, scored)
         if not self._part.scores:
             return await self._pass_on(work, fields, clock)
-        reads = await self._read_remote(fields, times)
-        if reads is None and self._remote is not None:
-            return False
-        clock.mark("remote")
+        reads = None
+        if self._remote is not None:
+            reads = await self._read_remote(self._remote, fields, scored_times(work.columns, scored))
+            if reads is None:
+                return False
+            clock.mark("remote")
         if work.replays:
             self._tally.replayed(self._engine.records())
         features = self._engine.process(work.columns, self._given(work.rows, reads))
@@ -292,19 +296,17 @@ class Scoring:
             given |= {name: rows.origin.carried[:, place] for place, name in enumerate(self._part.carried)}
         return given
 
-    async def _read_remote(self, fields: Columns, times: np.ndarray) -> Reads | None:
-        """The remote groups of the scored events; None where there are none, or the store does not answer."""
-        if self._remote is None:
-            return None
+    async def _read_remote(self, remote: RemoteReads, fields: Columns, times: np.ndarray) -> Reads | None:
+        """The remote groups of the scored events; None where the store does not answer."""
         if not len(times) or (self._goes_on_without_store and not self._breaker.closed):
-            return self._remote.unknown(len(times))
+            return remote.unknown(len(times))
         try:
-            found = await self._remote.read(fields, times)
+            found = await remote.read(fields, times)
         except StoreUnavailable as error:
             self._metrics.inc("weir_store_errors_total", operation="remote")
             if self._goes_on_without_store:
                 self._breaker.failed()
-                return self._remote.unknown(len(times))
+                return remote.unknown(len(times))
             if not self.waiting:
                 log.warning("the feature store does not answer, scoring waits", error=str(error))
             self.waiting = f"the feature store does not answer: {error}"
