@@ -183,7 +183,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "another end for the stale": (
         lambda: payments.by("merchant", fresh="5s", on_stale="drop"),  # type: ignore[arg-type]
-        'entity merchant: on_stale is "mark" or "withhold", not 'drop'',
+        "entity merchant: on_stale is \"mark\" or \"withhold\", not 'drop'",
     ),
     "a bound that is no duration": (
         lambda: payments.by("merchant", fresh="soon"),
