@@ -116,7 +116,8 @@ class GroupReader:
         newest, complete = np.full(1 + len(names), NEVER), np.full(1 + len(names), NEVER)
         for partition, (meta, values) in found.items():
             progress = UNKNOWN if meta is None else progress_of(values[-1], meta.incarnation, len(self.spec.streams))
-            rebuilt = meta is None or meta.rebuilding
+            # An owner that has said nothing yet may not have read what there is.
+            rebuilt = meta is None or meta.rebuilding or progress == UNKNOWN
             for row, value in zip(places[partition], values[:-1], strict=True):
                 if value is not None and not (meta is not None and meta.until and behind(value, meta.until)):
                     packed[row - 1] = value

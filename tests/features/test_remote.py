@@ -61,7 +61,8 @@ class Owner:
         self.engine.fold(round)
 
     async def checkpoint(self, progress: dict[int, Progress] | None = None) -> int:
-        copies = self.engine.snapshot({p: (o,) for p, o in self.offsets.items()}, progress)
+        told = dict.fromkeys(range(PARTITIONS), Progress(T0, T0)) if progress is None else progress
+        copies = self.engine.snapshot({p: (o,) for p, o in self.offsets.items()}, told)
         for copy in copies:
             self.engine.written(copy, await self.store.write(copy.partition, copy.follows, copy.vector, copy.rows))
         return len(copies)

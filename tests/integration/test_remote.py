@@ -244,11 +244,11 @@ def assert_reads(found: list[Output], sent: dict[Any, dict[str, Any]]) -> None:
         if output.source not in sent:
             assert remote == {"lag": None, "age": None}
             assert count == 0
-        elif remote["age"] is None:
+        elif remote == {"lag": None, "age": None}:
             assert count is None
             assert prediction["stale"] == ["shop"]
         else:
             known += 1
             assert 0 <= count <= of_shop[sent[output.source]["shop"]]
-            assert "stale" not in prediction
+            assert prediction.get("stale") == (["shop"] if remote["age"] is None else None)
     assert known > len(found) / 2
