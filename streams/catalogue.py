@@ -60,7 +60,9 @@ def catalogue(
 
 def _freshness(pipeline: Pipeline, feature: Feature) -> str:
     """Which events it covers, and where another worker keeps it, how far that may be behind."""
-    used = [feature] if isinstance(feature, Aggregate) else feature.uses if isinstance(feature, Computed | Ratio) else []
+    used: Sequence[Aggregate] = feature.uses if isinstance(feature, Computed | Ratio) else ()
+    if isinstance(feature, Aggregate):
+        used = (feature,)
     said = [words.freshness(feature)]
     for group in dict.fromkeys(group for a in used if (group := _group(pipeline, a)) is not None):
         if group.exact:

@@ -72,8 +72,8 @@ def merged(groups: list[Group]) -> tuple[Group, ...]:
         other = by_name.setdefault(group.name, group)
         if other.entity != group.entity:
             raise DeclarationError(
-                f"entity {group.name}: both ({', '.join(other.entity)}) and ({', '.join(group.entity)}) have that name; "
-                "rename a field"
+                f"entity {group.name}: both ({', '.join(other.entity)}) and ({', '.join(group.entity)}) have that "
+                "name; rename a field"
             )
         if other != group:
             raise DeclarationError(

@@ -189,7 +189,7 @@ def loop_topics(pipeline: Pipeline, replication: int) -> list[NewTopic]:
 
 
 def group_topics(pipeline: Pipeline, partitions: int, replication: int) -> list[NewTopic]:
-    """The topics of the remote groups. They keep what a lost state is rebuilt from, and a day more, and a week at least.
+    """The topics of the remote groups. They keep what a lost state is rebuilt from, and a day more; at least a week.
 
     The timestamps of their records are the clock's, also in a replay.
     """

@@ -92,7 +92,7 @@ class FeatureReader:
         remote = self._remote.get(frozenset(entities[0])) if entities else None
         if remote is None:
             return await self.state.read(entities, _ms(at), features, ask_all=ask_all)
-        # The key of a group's records is the text of all fields together: which partition that is, one field cannot say.
+        # A group's records are keyed by the text of all fields together: of several, no field says the partition.
         return await remote.read(entities, _ms(at), features, ask_all=ask_all or len(entities[0]) > 1)
 
     def _state_of(self, pipeline: Pipeline, url: str, partitions: int | None) -> StateReader:

@@ -1,5 +1,6 @@
-"""Events on their way through the parts of a pipeline, without Kafka: whatever the order in which they meet, each has the
-features that a plain loop gives.
+"""Events on their way through the parts of a pipeline, without Kafka.
+
+Whatever the order in which they meet, each has the features that a plain loop gives.
 """
 
 from __future__ import annotations
