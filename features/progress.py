@@ -14,7 +14,7 @@ from features.codec import CodecError, pack, unpack
 from features.store import Row, RowKey, Vector
 
 PROGRESS = RowKey(-1, "progress")
-"""Under a kind that no entity has."""
+"""Under a number that no group has."""
 
 NEVER = -1
 

@@ -77,7 +77,7 @@ class GroupReader:
         places: dict[int, list[int]] = {}
         for text, row in rows.items():
             partition = partition_of(text.encode("utf-8", "surrogatepass"), self._partitions, "crc32")
-            wanted.setdefault(partition, []).append(RowKey(0, text))
+            wanted.setdefault(partition, []).append(RowKey(self._kind.number, text))
             places.setdefault(partition, []).append(row)
         for asked in wanted.values():
             asked.append(PROGRESS)
@@ -95,10 +95,15 @@ class GroupReader:
                 self._metas.pop(partition, None)
             elif meta is not known.get(partition):
                 self._metas[partition] = meta, began
-            if meta is not None and meta.state_hash != self.spec.state_hash:
+            if meta is not None and not self._keeps(meta):
                 self.refused = f"its owner keeps other features ({meta.state_hash}, not {self.spec.state_hash})"
                 found[partition] = Found(None, [None] * len(rows))
         return found
+
+    def _keeps(self, meta: Meta) -> bool:
+        """Whether the rows that a partition's owner keeps are those that are read here."""
+        group = meta.groups.get(self._kind.number)
+        return meta.state_hash == self.spec.state_hash or (group is not None and group.hash == self._kind.hash)
 
     def _read(
         self,
@@ -116,10 +121,12 @@ class GroupReader:
         newest, complete = np.full(1 + len(names), NEVER), np.full(1 + len(names), NEVER)
         for partition, (meta, values) in found.items():
             progress = UNKNOWN if meta is None else progress_of(values[-1], meta.incarnation, len(self.spec.streams))
+            begun = meta is not None and meta.incarnation_of(self._kind.number) == meta.incarnation
+            until = meta.until if meta is not None and begun else ()
             # An owner that has said nothing yet may not have read what there is.
-            rebuilt = meta is None or meta.rebuilding or progress == UNKNOWN
+            rebuilt = meta is None or (begun and meta.rebuilding) or progress == UNKNOWN
             for row, value in zip(places[partition], values[:-1], strict=True):
-                if value is not None and not (meta is not None and meta.until and behind(value, meta.until)):
+                if value is not None and not (until and behind(value, until)):
                     packed[row - 1] = value
                 elif rebuilt or value is not None:
                     unknown[row] = True
@@ -144,5 +151,3 @@ class GroupReader:
 def is_stale(age_s: np.ndarray, fresh_ms: int | None) -> np.ndarray:
     """bool [n]: which ages are beyond the bound; None = there is none. NaN never is: the event names no entity."""
     return np.zeros(len(age_s), dtype=np.bool_) if fresh_ms is None else age_s > fresh_ms / 1000
-
-
