@@ -276,6 +276,8 @@ class FeatureEngine:
         if owned is None or owned.in_flight is not checkpoint:
             return False
         owned.in_flight = None
+        if not written:
+            owned.progress = None  # to be told again
         for taken in checkpoint.taken:
             taken.table.settle(taken.places, written=written)
         return True

@@ -139,12 +139,12 @@ class GroupReader:
             self.refused = f"what is stored is no row of it: {error}"
             return Remote.unknown(self.spec, len(times))
         at = np.array(row_of, dtype=np.int32)
-        values = values_of(self._kind, state, times, len(self.spec.aggregates), at)
-        values[unknown[at]] = np.nan
+        matrix = values_of(self._kind, state, times, len(self.spec.aggregates), at)
+        matrix[unknown[at]] = np.nan
         lag_s = np.where(newest[at] == NEVER, np.nan, (times - newest[at]) / 1000)
         age_s = np.where(complete[at] == NEVER, np.inf, np.maximum(self._now_ms() - complete[at], 0) / 1000)
         age_s[at == 0] = np.nan
-        columns = {a.name: values[:, place] for place, a in enumerate(self.spec.aggregates)}
+        columns = {a.name: matrix[:, place] for place, a in enumerate(self.spec.aggregates)}
         return Remote(columns, lag_s, age_s)
 
 

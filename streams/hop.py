@@ -63,14 +63,19 @@ class Origin:
             values = self.values[places]
         else:
             values = [self.values[place] for place in places.tolist()]
-        columns = self.partitions, self.offsets, self.timestamps, self.sent, self.carried
-        return Origin(*(column[places] for column in columns), values)
+        partitions, offsets, timestamps = self.partitions[places], self.offsets[places], self.timestamps[places]
+        return Origin(partitions, offsets, timestamps, self.sent[places], self.carried[places], values)
 
     @classmethod
     def joined(cls, parts: Sequence[Origin]) -> Origin:
-        columns = ("partitions", "offsets", "timestamps", "sent", "carried")
-        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in columns)
-        return cls(*arrays, [value for part in parts for value in part.values])
+        return cls(
+            np.concatenate([part.partitions for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.timestamps for part in parts]),
+            np.concatenate([part.sent for part in parts]),
+            np.concatenate([part.carried for part in parts]),
+            [value for part in parts for value in part.values],
+        )
 
 
 def digest_of(names: Sequence[str]) -> int:
@@ -129,7 +134,7 @@ def unframed(batch: RecordBatch, names: Sequence[str]) -> tuple[RecordBatch, Ori
     places = np.array([head[5:] for head in heads], dtype=np.int64).reshape(len(heads), 3)
     origin = Origin(places[:, 0], places[:, 1], places[:, 2], batch.timestamps, carried, values)
     inner = replace(
-        batch, keys=keys, values=values, timestamps=origin.timestamps, headers=headers if any(headers) else None
+        batch, keys=keys, values=list(values), timestamps=origin.timestamps, headers=headers if any(headers) else None
     )
     return inner, origin, dead
 

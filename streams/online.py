@@ -61,8 +61,8 @@ class FeatureReader:
         loaded = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         self.pipeline = loaded
         url = redis_url if redis_url is not None else _redis_of_settings()
-        self._stores: list[RedisStore] = []
         self._timeout_s = timeout_s
+        self._states: list[tuple[StateReader, RedisStore]] = []
         self.state = self._state_of(loaded, url, partitions)
         self._remote = {
             frozenset(part.group.entity): self._state_of(part.pipeline, url, None)
@@ -97,8 +97,7 @@ class FeatureReader:
 
     def _state_of(self, pipeline: Pipeline, url: str, partitions: int | None) -> StateReader:
         store = RedisStore(url, pipeline.name, connect_timeout_s=self._timeout_s, command_timeout_s=self._timeout_s)
-        self._stores.append(store)
-        return StateReader(
+        state = StateReader(
             pipeline.spec,
             store,
             key=pipeline.lead.key,
@@ -106,6 +105,8 @@ class FeatureReader:
             partitioner=pipeline.lead.partitioner,
             floats={f.name for f in pipeline.lead.stream.fields} - integer_fields(pipeline.lead.event),
         )
+        self._states.append((state, store))
+        return state
 
     async def some_entities(self, most: int = 20) -> list[list[dict[str, str]]]:
         """Entities that there is state of, for `read`: of each kind up to `most`, as the store comes upon them.
@@ -113,8 +114,8 @@ class FeatureReader:
         Raises StoreUnavailable, StoreMisconfigured.
         """
         found: list[list[dict[str, str]]] = []
-        for kind in self.state.kinds:
-            rows = await self._store.some_rows(kind.number, most)
+        for kind, store in ((kind, store) for state, store in self._states for kind in state.kinds):
+            rows = await store.some_rows(kind.number, most)
             found.append([])
             for row in rows:
                 with suppress(CodecError):  # a stranger's
@@ -124,7 +125,7 @@ class FeatureReader:
 
     async def close(self) -> None:
         """Closes the connections."""
-        for store in self._stores:
+        for _, store in self._states:
             await store.close()
 
     async def __aenter__(self) -> Self:

@@ -16,6 +16,9 @@ from streams.kafka import MAX_OUTPUT_BYTES, Config
 from streams.pipeline import Pipeline
 from streams.rounds import ScoredRows
 
+_BY_KEY = -1
+"""In place of a partition: the key decides."""
+
 _HEADER_ROOM = 4096
 _FULL = 0.5
 
@@ -117,14 +120,13 @@ class Outputs:
         """Whatever must come before the first record after a commit: here nothing."""
 
     def _produce_batch(
-        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int | None = None
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int = _BY_KEY
     ) -> None:
         # The partition goes with the call: that of a single message is ignored (confluent-kafka 2.16).
         messages: list[dict[str, Any]] = [{"value": v, "key": k} for v, k in zip(values, keys, strict=True)]
         queued = 0
         try:
-            at = {} if partition is None else {"partition": partition}
-            queued = self._producer.produce_batch(topic, messages, **at)
+            queued = self._producer.produce_batch(topic, messages, partition)
         except (KafkaException, BufferError) as error:
             self._failed.append(str(error))
         if queued < len(messages):  # one that was not queued carries its error; none is lost silently
