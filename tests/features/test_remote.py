@@ -19,7 +19,7 @@ from features.progress import UNKNOWN, Progress, packed_progress, progress_of
 from features.remote import GroupReader, is_stale
 from features.round import Segment, StreamColumns
 from features.spec import Aggregate, FeatureSpec, Field, Stream
-from features.store import Meta
+from features.store import Group, Meta
 from features.windows import parse_window
 from tests.oracles.features import Event, features_of
 
@@ -47,7 +47,8 @@ class Owner:
     async def begin(self) -> Owner:
         for partition in range(PARTITIONS):
             epoch, _ = await self.store.claim(partition, PARTITIONS)
-            meta = Meta(epoch, epoch, self.spec.state_hash, (0,))
+            groups = {kind.number: Group(kind.hash, epoch) for kind in self.engine.layout.kinds}
+            meta = Meta(epoch, epoch, self.spec.state_hash, (0,), groups=groups)
             await self.store.begin(partition, meta)
             self.engine.own(partition, meta, empty=True)
         return self
@@ -154,6 +155,28 @@ async def test_progress_alone_is_written_once_where_no_event_came() -> None:
     remote = await reader(owner.store, now_ms=T0 + 5000).read({"shop": ["a"]}, np.array([T0 + 1]))
     assert remote.age_s.tolist() == [0.0]
     assert remote.values["n"].tolist() == [1]
+
+
+async def test_progress_that_could_not_be_written_is_told_again() -> None:
+    owner = await Owner(MemoryStore()).begin()
+    await owner.checkpoint({0: Progress(T0, T0)})
+    (tried,) = owner.engine.snapshot({0: (0,)}, {0: Progress(T0, T0 + 5000)})
+    assert owner.engine.write_failed(tried)
+    (again,) = owner.engine.snapshot({0: (0,)}, {0: Progress(T0, T0 + 5000)})
+    assert again.rows == tried.rows
+
+
+async def test_an_owner_that_keeps_the_same_rows_is_read_whatever_else_it_computes_of_them() -> None:
+    n, *others = SPEC.features
+    rate = Aggregate("rate", 0, ("shop",), "rate", None, parse_window("1h"))
+    owner = await Owner(MemoryStore(), replace(SPEC, features=(n, rate, *others))).begin()
+    assert owner.spec.state_hash != SPEC.state_hash
+    await owner.add("a", 1.0, T0)
+    await owner.checkpoint()
+    found = reader(owner.store)
+    remote = await found.read({"shop": ["a"]}, np.array([T0 + 1]))
+    assert remote.values["n"].tolist() == remote.values["total"].tolist() == [1]
+    assert found.refused == ""
 
 
 async def test_an_owner_of_other_features_is_not_read_and_that_is_said() -> None:
