@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.codec import pack
+from features.progress import Progress, packed_progress
 from features.store import Meta, RowKey, Vector
 from features.table import EntityTable
 
@@ -34,22 +35,28 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The arguments of `Store.write` for one partition. Packing waits until `rows` is asked for."""
+    """The arguments of `Store.write` for one partition. Packing waits until `rows` is asked for.
+
+    progress: how far the owner of a remote group is, for those who read its rows.
+    """
 
     partition: int
     follows: Meta
     vector: Vector
     taken: tuple[Taken, ...]
+    progress: Progress | None = None
 
     @cached_property
     def rows(self) -> list[tuple[RowKey, bytes]]:
-        """Keys and packed rows."""
+        """Keys and packed rows. How far the owner is comes last: never before what it speaks of."""
+        told, follows = self.progress, self.follows
+        progress = [] if told is None else [packed_progress(told, follows.incarnation, self.vector)]
         return [
             row
             for taken in self.taken
             for row in zip(
                 map(RowKey, repeat(taken.table.kind.number), taken.keys),
-                pack(self.follows.incarnation_of(taken.table.kind.number), taken.vectors, taken.state, taken.keys),
+                pack(follows.incarnation_of(taken.table.kind.number), taken.vectors, taken.state, taken.keys),
                 strict=True,
             )
-        ]
+        ] + progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from features.aggregations import OPS, Op
@@ -12,8 +12,9 @@ from features.feature import Aggregate, Calendar, Category, Computed, Feature, R
 from features.windows import LastEvents, Window
 
 
-def check_feature(streams: Sequence[Stream], feature: Feature) -> None:
-    """Raises SpecError where `feature` cannot be computed of `streams`."""
+def check_feature(streams: Sequence[Stream], feature: Feature, given: Collection[str] = ()) -> None:
+    """Raises SpecError where `feature` cannot be computed of `streams`. given: aggregates of other
+    workers, whose streams need not be here."""
     scored = streams[0]
     if isinstance(feature, Value):
         found = scored.field(feature.field)
@@ -29,9 +30,10 @@ def check_feature(streams: Sequence[Stream], feature: Feature) -> None:
     elif isinstance(feature, Calendar):
         _check_calendar(feature)
     elif isinstance(feature, Aggregate):
-        _check_aggregate(streams, feature)
+        if feature.name not in given or feature.stream < len(streams):
+            _check_aggregate(streams, feature)
     else:
-        _check_over_aggregates(streams, feature)
+        _check_over_aggregates(streams, feature, given)
 
 
 def _check_category(scored: Stream, feature: Category) -> None:
@@ -55,9 +57,12 @@ def _check_calendar(feature: Calendar) -> None:
         ) from error
 
 
-def _check_over_aggregates(streams: Sequence[Stream], feature: Computed | Ratio) -> None:
+def _check_over_aggregates(
+    streams: Sequence[Stream], feature: Computed | Ratio, given: Collection[str]
+) -> None:
     for used in feature.uses:
-        _check_aggregate(streams, used)
+        if used.name not in given or used.stream < len(streams):
+            _check_aggregate(streams, used)
         if isinstance(feature, Computed) and streams[0].field(used.name) is not None:
             raise SpecError(
                 f"feature {feature.name}: it uses {used.name}, and {streams[0].name} has a field of that name; "

@@ -32,6 +32,7 @@ from features.matrix import (
     logged,
     own_features,
 )
+from features.progress import Progress
 from features.round import Round
 from features.spec import FeatureSpec
 from features.store import Meta, Store, Vector
@@ -54,6 +55,14 @@ class Features:
     aggregates: np.ndarray
     late: dict[str, int]
     failed: dict[str, Failure]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """The n scored events of a round, in their own order: aggregates and late as in `Features`."""
+
+    aggregates: np.ndarray
+    late: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class FeatureEngine:
         self._loaded: _Loaded | None = None
         self._stamp = 0
         self._hits, self._misses = [0] * len(self._tables), [0] * len(self._tables)
-        self.late = {a.name: 0 for a in spec.aggregates if isinstance(a.window, Window)}
+        self.late = {a.name: 0 for a in spec.kept if isinstance(a.window, Window)}
         """By aggregate of a sawtooth window, the events since the start that came too late for it."""
         for kind in self.layout.kinds[:1]:  # compiles, or reads what was compiled, before a round waits for it
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
@@ -156,33 +165,58 @@ class FeatureEngine:
             rows, _ = find(self._tables, round, keys, self._stamp)
         self._loaded = _Loaded(round, rows)
 
-    def process(self, round: Round) -> Features:
+    def process(self, round: Round, given: Mapping[str, np.ndarray] | None = None) -> Features:
         """The features of the round loaded last, each as of just before its event, which updates the state.
+
+        given: float64 [n] of the scored events for each of the spec's `given` aggregates; NaN = missing.
 
         Raises FeatureError, before any state has changed, where a field that is never null holds a null, or the
         round was not the last one loaded, or was already processed.
         """
-        loaded = self._loaded
-        if loaded is None or loaded.round is not round:
-            raise FeatureError("process: the round is not the one loaded last; call load() with it first")
-        scored = scored_records(round)
+        loaded, scored = self._taken(round), scored_records(round)
         fields = scored_fields(self.spec, round, scored)
         matrix, failed = own_features(self.spec, fields, scored_times(round, scored))
-        aggregates = np.empty((len(scored), len(self.spec.aggregates)))
+        aggregates, late = self._walk(loaded, scored, given or {})
+        if self.spec.aggregates:
+            failed |= fill_aggregates(self.spec, fields, matrix, aggregates)
+        fill_missing(self.spec, matrix)
+        return Features(matrix, logged(self.spec, fields, matrix), aggregates, late, failed)
+
+    def fold(self, round: Round) -> Folded:
+        """As `process`, for who needs no model's input: the aggregates that are kept here alone."""
+        aggregates, late = self._walk(self._taken(round), scored_records(round), {})
+        return Folded(aggregates, late)
+
+    def _taken(self, round: Round) -> _Loaded:
+        if self._loaded is None or self._loaded.round is not round:
+            raise FeatureError("process: the round is not the one loaded last; call load() with it first")
+        return self._loaded
+
+    def _walk(
+        self, loaded: _Loaded, scored: np.ndarray, given: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, int]]:
+        """Aggregates float64 [n, a] of the scored events, with what is given; late events by windowed aggregate."""
+        round = loaded.round
+        aggregates = np.full((len(scored), len(self.spec.aggregates)), np.nan)
         late = dict.fromkeys(self.late, 0)
         if self._tables:
             arrived = events(self.spec, self.layout, round, scored)
             for table, rows in zip(self._tables, loaded.rows, strict=True):
                 self._count_late(table, table.walk(in_arrival_order(rows, round), arrived, aggregates), late)
-            failed |= fill_aggregates(self.spec, fields, matrix, aggregates)
-        fill_missing(self.spec, matrix)
+        for place, aggregate in enumerate(self.spec.aggregates):
+            if aggregate.name in given:
+                aggregates[:, place] = given[aggregate.name]
         self._loaded = None
         for name, count in late.items():
             self.late[name] += count
-        return Features(matrix, logged(self.spec, fields, matrix), aggregates, late, failed)
+        return aggregates, late
 
-    def snapshot(self, vectors: Mapping[int, Vector]) -> list[Checkpoint]:
+    def snapshot(
+        self, vectors: Mapping[int, Vector], progress: Mapping[int, Progress] | None = None
+    ) -> list[Checkpoint]:
         """Copies the dirty rows of partitions that have processed just what is below `vectors[partition]`.
+
+        progress: of the same partitions, to be written with their rows, and also where only it is new.
 
         Partitions with nothing to write, whose last checkpoint is not settled yet, or that are guessed, are left out.
         """
@@ -202,8 +236,9 @@ class FeatureEngine:
                 for table, rows in zip(self._tables, dirty, strict=True)
                 if partition in rows
             )
-            if taken or vector != owned.meta.vector:
-                owned.in_flight = Checkpoint(partition, owned.meta, vector, taken)
+            told = (progress or {}).get(partition)
+            if taken or vector != owned.meta.vector or told != owned.progress:
+                owned.in_flight, owned.progress = Checkpoint(partition, owned.meta, vector, taken, told), told
                 if owned.reach is not None:
                     owned.reach = tuple(map(max, owned.reach, vector))
                 checkpoints.append(owned.in_flight)
@@ -241,6 +276,8 @@ class FeatureEngine:
         if owned is None or owned.in_flight is not checkpoint:
             return False
         owned.in_flight = None
+        if not written:
+            owned.progress = None  # to be told again
         for taken in checkpoint.taken:
             taken.table.settle(taken.places, written=written)
         return True

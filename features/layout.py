@@ -99,7 +99,7 @@ class Layout:
             tuple(
                 dict.fromkeys(
                     column
-                    for a in spec.aggregates
+                    for a in spec.kept
                     if a.stream == stream and (column := _column_of(spec, a)) is not None
                 )
             )
@@ -152,7 +152,7 @@ class _Builder:
     trail_of: dict[Aggregate, int] = field(default_factory=dict)
 
     def build(self) -> Kind:
-        mine = [a for a in self.spec.aggregates if a.entity == self.entity]
+        mine = [a for a in self.spec.kept if a.entity == self.entity]
         feeds = []
         for stream in range(len(self.columns)):
             of_stream = [a for a in mine if a.stream == stream]

@@ -10,6 +10,7 @@ import numpy as np
 from features.checkpoint import Checkpoint
 from features.codec import CodecError, entity_keys, unpack
 from features.matrix import FeatureError
+from features.progress import Progress
 from features.round import Round, StreamColumns
 from features.store import Meta, RowKey, Store, Vector
 from features.table import EntityTable
@@ -29,7 +30,7 @@ class Owned:
     """A partition that is ours: what the store says of it, its checkpoint that is being written, and whether rows were
     begun empty without asking the store.
 
-    reach: no row in the store can rightly cover more; None = not known.
+    reach: no row in the store can rightly cover more; None = not known. progress: as the last checkpoint says it.
     ahead: the groups, by number, that cover more than the meta's vector, and what: records below are for others alone.
     """
 
@@ -37,6 +38,7 @@ class Owned:
     reach: Vector | None = None
     in_flight: Checkpoint | None = None
     guessed: bool = False
+    progress: Progress | None = None
     ahead: dict[int, Vector] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -60,8 +60,16 @@ NOTHING = ReadPlan((), (), (), 0, *[np.empty(0, dtype=np.int64)] * 3)
 
 
 def readable(spec: FeatureSpec) -> dict[str, Aggregate | Ratio]:
-    """The features that can be read without an event, by name, in the order of the model's inputs."""
-    return {f.name: f for f in spec.features if isinstance(f, Aggregate | Ratio)}
+    """The features that can be read without an event, by name, in the order of the model's inputs.
+
+    What others keep (`spec.given`) is read of them.
+    """
+    return {
+        f.name: f
+        for f in spec.features
+        if (isinstance(f, Aggregate) and f.name not in spec.given)
+        or (isinstance(f, Ratio) and spec.given.isdisjoint(a.name for a in f.uses))
+    }
 
 
 def made_plan(
@@ -83,6 +91,8 @@ def made_plan(
     for place, name in enumerate(asked):
         if name not in found:
             why = "is known only when an event comes" if name in spec.names else "there is none of that name"
+            if name in spec.given:
+                why = "is kept by the owner of its entity"
             raise ReadError(f"features[{place}]", f"{name} {why}; ask for some of {', '.join(found)}")
         if not fields.issuperset(_fields(found[name])):
             lacking = ", ".join(dict.fromkeys(_fields(found[name])))

@@ -269,7 +269,7 @@ class StateReader:
                 if value is None:
                     if lacking[place]:
                         unknown[place].add(owner)
-                elif until[place] and _behind(value, until[place]):
+                elif until[place] and behind(value, until[place]):
                     unknown[place].add(owner)
                 elif (before := rows[place][owner]) is None:
                     rows[place][owner] = value
@@ -323,7 +323,7 @@ def _named(kind: Kind) -> str:
     return f"({', '.join(kind.fields)})"
 
 
-def _behind(row: bytes, until: Vector) -> bool:
+def behind(row: bytes, until: Vector) -> bool:
     """Whether a packed row does not yet cover what its incarnation has to."""
     try:
         return any(here < there for here, there in zip(codec.vector_of(row), until, strict=False))

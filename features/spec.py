@@ -52,11 +52,14 @@ class FeatureSpec:
     """The features of a pipeline in the order of the model's inputs; `streams[0]` is the scored one.
 
     missing: what a model gets, and a prediction logs, where a number is missing; NaN is logged as null.
+    given: names of aggregates whose values come from elsewhere: another worker keeps their state. What a model was
+        trained on (`hash`) is the same wherever that is.
     """
 
     streams: tuple[Stream, ...]
     features: tuple[Feature, ...]
     missing: float = math.nan
+    given: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -64,7 +67,7 @@ class FeatureSpec:
             if feature.name in seen:
                 raise SpecError(f"feature {feature.name}: declared twice; remove one or rename it with name=")
             seen.add(feature.name)
-            check_feature(self.streams, feature)
+            check_feature(self.streams, feature, self.given)
         by_name: dict[str, Aggregate] = {}
         for aggregate in self.aggregates:
             if by_name.setdefault(aggregate.name, aggregate) != aggregate:
@@ -82,19 +85,24 @@ class FeatureSpec:
         return tuple(dict.fromkeys([*inputs, *used]))
 
     @cached_property
+    def kept(self) -> tuple[Aggregate, ...]:
+        """The aggregates whose state is kept here."""
+        return tuple(a for a in self.aggregates if a.name not in self.given)
+
+    @cached_property
     def entities(self) -> tuple[tuple[str, ...], ...]:
-        """The entity kinds (tuples of field names) in the order of their first use."""
-        return tuple(dict.fromkeys(a.entity for a in self.aggregates))
+        """The entity kinds (tuples of field names) whose state is kept here, in the order of their first use."""
+        return tuple(dict.fromkeys(a.entity for a in self.kept))
 
     @cached_property
     def longest_ms(self) -> int:
         """How far back an event can still count: what a rebuild must read."""
-        return max(map(reach_ms, self.aggregates), default=0)
+        return max(map(reach_ms, self.kept), default=0)
 
     @cached_property
     def kept_ms(self) -> int:
         """For how long an entity's state counts without a new event: how long a store must keep it."""
-        return max((a.within_ms or reach_ms(a) for a in self.aggregates), default=0)
+        return max((a.within_ms or reach_ms(a) for a in self.kept), default=0)
 
     @cached_property
     def hash(self) -> str:
@@ -109,12 +117,12 @@ class FeatureSpec:
 
     @cached_property
     def state_hash(self) -> str:
-        """Names the state of all aggregates: where it is equal, so is that of every group. 16 hex digits."""
+        """Names the state that is kept here: where it is equal, so is that of every group. 16 hex digits."""
         nullable = [[f.name for f in s.fields if f.nullable] for s in self.streams]
         streams = [s.name for s in self.streams]
-        parts = {part for a in self.aggregates for part in OPS[a.op].parts}
+        parts = {part for a in self.kept for part in OPS[a.op].parts}
         algebras = [(a.name, a.version) for a in ALGEBRAS if a.name in parts and a.version > 1]
-        plain = [STATE_FORMAT, streams, nullable, [_plain(a) for a in self.aggregates]]
+        plain = [STATE_FORMAT, streams, nullable, [_plain(a) for a in self.kept]]
         return digest([*plain, algebras] if algebras else plain)
 
 
@@ -136,7 +144,7 @@ def forgets(aggregate: Aggregate) -> bool:
 
 def fields_read(spec: FeatureSpec, stream: int) -> set[str]:
     """The fields of a stream's events that aggregates take, or look at to decide whether they count."""
-    mine = [a for a in spec.aggregates if a.stream == stream]
+    mine = [a for a in spec.kept if a.stream == stream]
     looked_at = {name for a in mine if a.where is not None for name in a.where.fields}
     return {a.field for a in mine if a.field is not None} | looked_at
 

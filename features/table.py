@@ -198,8 +198,13 @@ def values_at(kind: Kind, rows: np.ndarray, times: np.ndarray, aggregates: int) 
     return values_of(kind, np.concatenate([np.zeros((1, kind.width)), rows]), times, aggregates)
 
 
-def values_of(kind: Kind, state: np.ndarray, times: np.ndarray, aggregates: int) -> np.ndarray:
-    """`values_at` of float64 state [1 + n, width], whose first row stands for no entity."""
+def values_of(
+    kind: Kind, state: np.ndarray, times: np.ndarray, aggregates: int, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """`values_at` of float64 state [1 + m, width], whose first row stands for no entity.
+
+    rows: int32 [n], which row of `state` each time is read of; None = one after the other from row 1.
+    """
     n, streams = len(times), len(kind.feeds) - 1
     reads = Events(  # of the stream that feeds nothing
         np.full(n, streams, dtype=np.int8),
@@ -209,8 +214,8 @@ def values_of(kind: Kind, state: np.ndarray, times: np.ndarray, aggregates: int)
         np.arange(n, dtype=np.int32),
     )
     out = np.full((n, aggregates), np.nan)
-    covered, dirty = np.zeros((n + 1, streams + 1), dtype=np.int64), np.zeros(n + 1, dtype=np.uint8)
-    _walk(kind, state, covered, dirty, np.arange(1, n + 1, dtype=np.int32), reads, out)
+    covered, dirty = np.zeros((len(state), streams + 1), dtype=np.int64), np.zeros(len(state), dtype=np.uint8)
+    _walk(kind, state, covered, dirty, np.arange(1, n + 1, dtype=np.int32) if rows is None else rows, reads, out)
     return out
 
 

@@ -66,8 +66,8 @@ METRICS: tuple[Row, ...] = (
         Row("weir_predictions_total", "counter", ("model", "version", "arm"), "records",
             "Scored predictions"),
         Row("weir_unscored_total", "counter", ("reason",), "records",
-            "Predictions written without a score: no_model, failed (the model raised), non_finite or contract (a rule "
-            "withheld it)"),
+            "Predictions written without a score: no_model, failed (the model raised), non_finite or contract (a rule, "
+            "or the bound of a remote group, withheld it)"),
         Row("weir_degraded_total", "counter", (), "records",
             "Predictions made from local state alone while the feature store was away, and marked so"),
         Row("weir_dead_letters_total", "counter", ("source", "stage", "reason"), "records",
@@ -86,7 +86,8 @@ METRICS: tuple[Row, ...] = (
     ),
     *_group("Time",
         Row("weir_stage_seconds", "histogram", ("stage",), "seconds",
-            "Time of a round in decode, features, inference, encode or produce; of a commit or checkpoint", SECONDS),
+            "Time of a round in decode, remote (reads of remote groups), features, inference, encode or produce; of a "
+            "commit or checkpoint", SECONDS),
         Row("weir_latency_seconds", "histogram", (), "seconds",
             "From the poll that brought a record to the hand-over of its prediction to the producer", SECONDS),
     ),
@@ -116,6 +117,21 @@ METRICS: tuple[Row, ...] = (
             "Event time that the merge has reached in a source's partition"),
         Row("weir_merge_buffered_records", "gauge", ("source",), "records",
             "Records that wait in the merge for an older one of another source"),
+    ),
+    *_group("Remote groups",
+        Row("weir_forwarded_total", "counter", ("group",), "records",
+            "Events that were sent to a remote group's topic"),
+        Row("weir_remote_lag_seconds", "histogram", ("group",), "seconds",
+            "Event time of a scored event less the newest that its owner had in its state; below 0 = the owner was "
+            "ahead", SECONDS),
+        Row("weir_remote_age_seconds", "histogram", ("group",), "seconds",
+            "For how long, when a scored event read a remote group, its owner's state had not been known to be whole",
+            SECONDS),
+        Row("weir_remote_unknown_total", "counter", ("group",), "records",
+            "Scored events for which a remote group's state was not known: no owner has begun, it rebuilds, or Redis "
+            "was away"),
+        Row("weir_remote_stale_total", "counter", ("group", "action"), "records",
+            "Scored events for which a remote group was older than its bound: mark or withhold"),
     ),
     *_group("Schemas",
         Row("weir_schema_fetches_total", "counter", ("result",), "schemas",

@@ -71,11 +71,22 @@ class SeenOffsets:
         """By partition, the offset after the highest one seen."""
         return dict(self._end)
 
-    def restore(self, ends: Mapping[int, int]) -> None:
-        """Everything below `ends` has been seen."""
+    def gaps(self, look: int = 1 << 16, most: int = 4096) -> dict[int, list[int]]:
+        """By partition, offsets among the `look` below its end that have not come yet, the newest `most` of them."""
+        found = {}
+        for partition, end in self._end.items():
+            offsets = np.arange(max(0, end - min(look, self._horizon)), end)
+            if len(missing := offsets[~self._seen[partition][offsets % self._horizon]]):
+                found[partition] = [int(offset) for offset in missing[-most:]]
+        return found
+
+    def restore(self, ends: Mapping[int, int], gaps: Mapping[int, Sequence[int]] | None = None) -> None:
+        """Everything below `ends` has been seen, but for `gaps`."""
         for partition, end in ends.items():
             self._seen[partition] = np.ones(self._horizon, dtype=bool)
             self._end[partition] = end
+            for offset in (gaps or {}).get(partition, ()):
+                self._seen[partition][offset % self._horizon] = False
 
     def forget(self, partition: int) -> None:
         """Its offsets count anew."""

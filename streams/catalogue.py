@@ -9,6 +9,7 @@ from features import words
 from features.spec import Aggregate, Calendar, Category, Computed, Feature, Hashed, Ratio
 from features.windows import Window
 from models.registry import Registered
+from streams.groups import Group
 from streams.pipeline import Pipeline
 
 
@@ -23,7 +24,7 @@ def described(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
         "type": words.type_of(feature),
         "encoding": words.encoding(feature),
         "missing": words.missing(spec, feature),
-        "freshness": words.freshness(feature),
+        "freshness": _freshness(pipeline, feature),
         "rules": rules,
     }
 
@@ -57,6 +58,31 @@ def catalogue(
     }
 
 
+def _freshness(pipeline: Pipeline, feature: Feature) -> str:
+    """Which events it covers, and where another worker keeps it, how far that may be behind."""
+    used: Sequence[Aggregate] = feature.uses if isinstance(feature, Computed | Ratio) else ()
+    if isinstance(feature, Aggregate):
+        used = (feature,)
+    said = [words.freshness(feature)]
+    for group in dict.fromkeys(group for a in used if (group := _group(pipeline, a)) is not None):
+        if group.exact:
+            said.append(f"of {group.name} exact: the event is scored where its events are, a commit interval later")
+            continue
+        bound = "no bound is declared"
+        if group.fresh_ms is not None:
+            then = "marked" if group.on_stale == "mark" else "not scored"
+            bound = f"an event for which that is older than {words.duration(group.fresh_ms)} is {then}"
+        said.append(f"of {group.name} as its owner last wrote it, a second or two behind; {bound}")
+    return "; ".join(said)
+
+
+def _group(pipeline: Pipeline, aggregate: Aggregate) -> Group | None:
+    """The remote group that it belongs to."""
+    if aggregate.name not in pipeline.spec.given:
+        return None
+    return next(group for group in pipeline.groups if group.entity == aggregate.entity)
+
+
 def _declared(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
     lead = pipeline.lead.topic
     if isinstance(feature, Computed | Ratio):
@@ -82,6 +108,7 @@ def _declared(pipeline: Pipeline, feature: Feature) -> dict[str, Any]:
             "source": pipeline.sources[feature.stream].topic,
             "entity": ", ".join(feature.entity),
             "window": window,
+            **({"remote": "exact" if group.exact else "read"} if (group := _group(pipeline, feature)) else {}),
         }
     return {"source": lead, "kind": "field", "of": feature.field}
 

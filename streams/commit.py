@@ -15,6 +15,7 @@ import structlog
 
 from features.checkpoint import Checkpoint
 from features.engine import FeatureEngine
+from features.progress import Progress
 from features.store import Refused, Store, StoreUnavailable
 from monitors.metrics import Metrics
 from streams.delivery import Delivery, Positions
@@ -36,7 +37,8 @@ class Boundary:
 class Committer:
     """Commits and checkpoints for the lanes of a worker.
 
-    disowned: told of a partition whose checkpoint the store refused.
+    disowned: told of a partition whose checkpoint the store refused. progress: of the owner of a remote group, how far
+    the lanes are, to be written with the checkpoints.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Committer:
         store: Store,
         metrics: Metrics,
         disowned: Callable[[int, str], None],
+        progress: Callable[[Mapping[int, Lane]], Mapping[int, Progress]] | None = None,
     ) -> None:
+        self._progress = progress
         self._delivery, self._engine, self._store = delivery, engine, store
         self._metrics, self._disowned = metrics, disowned
         self.sending = asyncio.Lock()
@@ -87,7 +91,7 @@ class Committer:
         copies: list[Checkpoint] = []
         if checkpoint and (self._writing is None or self._writing.done()):
             vectors = {p: tuple(x.next_offset for x in lane.positions) for p, lane in ready.items()}
-            copies = self._engine.snapshot(vectors)
+            copies = self._engine.snapshot(vectors, None if self._progress is None else self._progress(ready))
         return Boundary(positions, copies)
 
     async def finish(self, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:

@@ -12,6 +12,7 @@ from features.windows import WindowError, parse_duration
 from streams.errors import DeclarationError
 
 if TYPE_CHECKING:
+    from streams.groups import Group
     from streams.source import Source
 
 _DTYPES = ("float32", "float64", "int32", "int64", "bool")
@@ -19,10 +20,11 @@ _DTYPES = ("float32", "float64", "int32", "int64", "bool")
 
 @dataclass(frozen=True)
 class Declared:
-    """A feature over `source`; the pipeline gives the source its place (`Aggregate.stream`)."""
+    """A feature over `source`; the pipeline gives the source its place (`Aggregate.stream`). group: if it is remote."""
 
     source: Source
     feature: Value | Category | Calendar | Aggregate
+    group: Group | None = None
 
 
 @dataclass(frozen=True)

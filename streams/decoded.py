@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from streams.batches import Headers
+
+if TYPE_CHECKING:
+    from streams.hop import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Decoded:
     dead: records that are not usable; marks: (offset, time) of watermark records; both in offset order.
     next_offset: the offset after the batch, usable or not.
     bits: int64 [m], the rules of the source that each record breaks (monitors.conditions); None where it has no rules.
+    origin: where the records came from first, in a pipeline with remote groups.
     """
 
     stream: int
@@ -52,6 +56,7 @@ class Decoded:
     dead: list[DeadLetter] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
     bits: np.ndarray | None = None
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -72,6 +77,7 @@ class Decoded:
             self.next_offset,
             self.polled_ns,
             bits=None if self.bits is None else self.bits[start:stop],
+            origin=None if self.origin is None else self.origin.cut(start, stop),
         )
 
     def since(self, offset: int) -> Decoded:

@@ -16,6 +16,7 @@ from streams.errors import DeclarationError
 from streams.event import unknown_field
 
 if TYPE_CHECKING:
+    from streams.groups import Group
     from streams.source import Source
 
 _HALF_LIVES = 30
@@ -34,6 +35,8 @@ class Entity:
     source: Source
     fields: tuple[str, ...]
     name: str
+    group: Group | None = None
+    """How it is kept, where it is not in the source's key."""
 
     def count(
         self, *windows: str, where: str | None = None, within: str | None = None, name: str | None = None
@@ -233,7 +236,7 @@ class Entity:
         aggregate = Aggregate(
             name, 0, self.fields, op, field, window, within_ms, condition, encoding, param
         )
-        return Declared(self.source, aggregate)
+        return Declared(self.source, aggregate, self.group)
 
     def _named(self, op: str, field: str | None, window: str | None, where: str | None) -> str:
         """<entity>_<aggregation>_<field>_<window>, and what is counted where not all is."""

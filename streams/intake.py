@@ -154,6 +154,10 @@ class Intake:
         """
         return await self._in_thread(lambda: self._ends(partitions))
 
+    async def done_up_to(self, partition: int, end: int) -> bool:
+        """Whether all of the scored stream's partition below `end` has been read, and every poll is dealt with."""
+        return await self._in_thread(lambda: not self._open and self._reached.get((0, partition)) == end)
+
     async def _in_thread(self, call: Callable[[], T]) -> T:
         """Runs `call` in the consumer's thread: a consumer that is being polled lets no other thread in."""
         answer: Future[T] = Future()

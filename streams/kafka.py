@@ -11,8 +11,10 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from features.spec import FOR_EVER_MS
 from streams.errors import UsageError, WeirError
 from streams.logs import librdkafka_logger
+from streams.parts import parts_of
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 
@@ -21,6 +23,7 @@ log = structlog.get_logger(__name__)
 MAX_OUTPUT_BYTES = 1_000_000
 """Kafka's default limit of a record: larger dead letters are truncated to fit."""
 
+_WEEK_MS = 7 * 24 * 3_600_000
 Config = dict[str, Any]
 REQUEST_S = 10.0
 """How long Kafka may take to answer a question."""
@@ -110,6 +113,8 @@ def producer_config(base: Config) -> Config:
         "message.timeout.ms": 0,
         "linger.ms": 5,
         "compression.type": "lz4",
+        # Of a key alone, also of an empty one; predictions name their partitions.
+        "partitioner": "consistent",
         "batch.num.messages": 10_000,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 1_048_576,
@@ -188,6 +193,19 @@ def loop_topics(pipeline: Pipeline, replication: int) -> list[NewTopic]:
     ]
 
 
+def group_topics(pipeline: Pipeline, partitions: int, replication: int) -> list[NewTopic]:
+    """The topics of the remote groups. They keep what a lost state is rebuilt from, and a day more; at least a week.
+
+    The timestamps of their records are the clock's, also in a replay.
+    """
+    made = []
+    for part in parts_of(pipeline)[1:]:
+        keep_ms = max(_WEEK_MS, part.pipeline.spec.longest_ms + _WEEK_MS // 7)
+        config = {"retention.ms": str(keep_ms if keep_ms < FOR_EVER_MS else -1)}
+        made.append(NewTopic(part.pipeline.lead.topic, partitions, replication, config=config))
+    return made
+
+
 def ensure_topic(admin: AdminClient, pipeline: Pipeline, topic: str, settings: Settings) -> None:
     """Makes one of `loop_topics` where it is missing, for it is written also while no worker runs. Raises WeirError."""
     if partition_counts(admin, [topic], embedded=settings.embedded_broker)[topic] or settings.embedded_broker:
@@ -205,7 +223,9 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
 
     An existing predictions topic must have as many partitions as the sources: a prediction keeps its event's partition.
     """
-    outputs, single = (pipeline.topics.predictions, pipeline.topics.dead_letters), loop_topics(pipeline, replication)
+    outputs: tuple[str, ...] = (pipeline.topics.predictions, pipeline.topics.dead_letters)
+    single, groups = loop_topics(pipeline, replication), group_topics(pipeline, partitions, replication)
+    outputs += tuple(new.topic for new in groups)
     counts = partition_counts(admin, (*outputs, *(new.topic for new in single)))
     for topic in outputs:
         if counts[topic] not in (0, partitions):
@@ -213,8 +233,8 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
                 f"topic {topic} has {counts[topic]} partitions, the sources have {partitions}; "
                 "delete it or repartition it"
             )
-    missing = [NewTopic(topic, partitions, replication) for topic in outputs if not counts[topic]]
-    missing += [new for new in single if not counts[new.topic]]
+    missing = [NewTopic(topic, partitions, replication) for topic in outputs[:2] if not counts[topic]]
+    missing += [new for new in (*single, *groups) if not counts[new.topic]]
     if not missing:
         return
     for topic, future in admin.create_topics(missing, request_timeout=REQUEST_S).items():
@@ -258,7 +278,8 @@ def prepare_topics(
             partitions = co_partitions(pipeline, counts)
             if partitions is not None:
                 if settings.embedded_broker:
-                    partition_counts(admin, list(vars(pipeline.topics).values()), embedded=True)
+                    groups = [new.topic for new in group_topics(pipeline, partitions, 1)]
+                    partition_counts(admin, [*vars(pipeline.topics).values(), *groups], embedded=True)
                 else:
                     create_topics(admin, pipeline, partitions, settings.replication)
                 say("")

@@ -45,7 +45,8 @@ class _Snapshot(msgspec.Struct):
     """ends: by partition of the scored topic, the offset after the last that was predicted; clocks: by topic.
 
     sources: by partition, the id that the scored topic had. given_up: places of predictions that stay without a label,
-    where the archive does not have them yet: they have been counted.
+    where the archive does not have them yet: they have been counted. gaps: by partition, offsets below its end whose
+    predictions may still come: with exact remote groups they come in another order.
     """
 
     ends: dict[int, int]
@@ -53,6 +54,7 @@ class _Snapshot(msgspec.Struct):
     blocks: bytes
     sources: dict[int, str] = {}
     given_up: list[tuple[int, int]] = []
+    gaps: dict[int, list[int]] = {}
 
 
 @dataclass
@@ -99,6 +101,7 @@ class LoopState:
         self.counts_from: int | None = None
         """Where set: what is of an event time below counts in no block (ms)."""
         self.seen = SeenOffsets()
+        self._reordered = any(group.exact for group in pipeline.groups)
         self.clocks = {
             topic: Clock(n, waits=waits) if topic == self._predictions_topic else Clock(n)
             for topic, n in partitions.items()
@@ -157,7 +160,14 @@ class LoopState:
         clocks = {topic: clock.times for topic, clock in self.clocks.items()}
         given_up = [row.prediction.place for row in self.archive.waiting if row.label is None]
         return msgspec.msgpack.encode(
-            _Snapshot(self.seen.ends, clocks, self.blocks.snapshot(), self._sources, given_up)
+            _Snapshot(
+                self.seen.ends,
+                clocks,
+                self.blocks.snapshot(),
+                self._sources,
+                given_up,
+                self.seen.gaps() if self._reordered else {},
+            )
         )
 
     def committed(self, number: int, archived: Iterable[Joined]) -> list[int]:
@@ -183,7 +193,7 @@ class LoopState:
             snapshot = msgspec.msgpack.decode(loaded.state, type=_Snapshot)
         except msgspec.MsgspecError as error:
             raise RecordRefused(f"not a snapshot: {error}") from None
-        self.seen.restore(snapshot.ends)
+        self.seen.restore(snapshot.ends, snapshot.gaps)
         self._sources = dict(snapshot.sources)
         for topic, times in snapshot.clocks.items():
             if topic in self.clocks:

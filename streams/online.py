@@ -25,6 +25,7 @@ from features.redis_store import RedisStore
 from features.store import StoreMisconfigured, StoreUnavailable
 from streams.event import integer_fields
 from streams.loading import load_pipeline
+from streams.parts import parts_of
 from streams.pipeline import Pipeline
 from streams.settings import load_settings
 
@@ -60,15 +61,14 @@ class FeatureReader:
         loaded = load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         self.pipeline = loaded
         url = redis_url if redis_url is not None else _redis_of_settings()
-        self._store = RedisStore(url, loaded.name, connect_timeout_s=timeout_s, command_timeout_s=timeout_s)
-        self.state = StateReader(
-            loaded.spec,
-            self._store,
-            key=loaded.lead.key,
-            partitions=partitions,
-            partitioner=loaded.lead.partitioner,
-            floats={f.name for f in loaded.lead.stream.fields} - integer_fields(loaded.lead.event),
-        )
+        self._timeout_s = timeout_s
+        self._states: list[tuple[StateReader, RedisStore]] = []
+        self.state = self._state_of(loaded, url, partitions)
+        self._remote = {
+            frozenset(part.group.entity): self._state_of(part.pipeline, url, None)
+            for part in parts_of(loaded)
+            if part.group is not None
+        }
 
     async def read(
         self,
@@ -80,6 +80,8 @@ class FeatureReader:
     ) -> Readings:
         """The features of `entities`, each a mapping of the fields that name it; all must name the same fields.
 
+        Those of a remote group are asked for alone, by the fields that name it.
+
         at: event time (ms since 1970, or with a time zone) to read at; None = now. features: None = all whose
         entity's fields are given. ask_all: looks in all partitions, for topics whose partitioner is another than
         declared.
@@ -87,7 +89,24 @@ class FeatureReader:
         Raises ReadError where that cannot be answered, StoreUnavailable where Redis does not, StoreMisconfigured where
         it refuses.
         """
-        return await self.state.read(entities, _ms(at), features, ask_all=ask_all)
+        remote = self._remote.get(frozenset(entities[0])) if entities else None
+        if remote is None:
+            return await self.state.read(entities, _ms(at), features, ask_all=ask_all)
+        # A group's records are keyed by the text of all fields together: of several, no field says the partition.
+        return await remote.read(entities, _ms(at), features, ask_all=ask_all or len(entities[0]) > 1)
+
+    def _state_of(self, pipeline: Pipeline, url: str, partitions: int | None) -> StateReader:
+        store = RedisStore(url, pipeline.name, connect_timeout_s=self._timeout_s, command_timeout_s=self._timeout_s)
+        state = StateReader(
+            pipeline.spec,
+            store,
+            key=pipeline.lead.key,
+            partitions=partitions,
+            partitioner=pipeline.lead.partitioner,
+            floats={f.name for f in pipeline.lead.stream.fields} - integer_fields(pipeline.lead.event),
+        )
+        self._states.append((state, store))
+        return state
 
     async def some_entities(self, most: int = 20) -> list[list[dict[str, str]]]:
         """Entities that there is state of, for `read`: of each kind up to `most`, as the store comes upon them.
@@ -95,8 +114,8 @@ class FeatureReader:
         Raises StoreUnavailable, StoreMisconfigured.
         """
         found: list[list[dict[str, str]]] = []
-        for kind in self.state.kinds:
-            rows = await self._store.some_rows(kind.number, most)
+        for kind, store in ((kind, store) for state, store in self._states for kind in state.kinds):
+            rows = await store.some_rows(kind.number, most)
             found.append([])
             for row in rows:
                 with suppress(CodecError):  # a stranger's
@@ -106,7 +125,8 @@ class FeatureReader:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._store.close()
+        for _, store in self._states:
+            await store.close()
 
     async def __aenter__(self) -> Self:
         return self

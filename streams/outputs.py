@@ -16,6 +16,9 @@ from streams.kafka import MAX_OUTPUT_BYTES, Config
 from streams.pipeline import Pipeline
 from streams.rounds import ScoredRows
 
+_BY_KEY = -1
+"""In place of a partition: the key decides."""
+
 _HEADER_ROOM = 4096
 _FULL = 0.5
 
@@ -60,7 +63,7 @@ class Outputs:
                 headers = [("traceparent", traced[start])]
                 self._produce(self._predictions, values[start], rows.keys[start], partition, headers)
             else:
-                self._produce_batch(rows.keys[start:stop], values[start:stop], partition)
+                self._produce_batch(self._predictions, rows.keys[start:stop], values[start:stop], partition)
         self._serve(lambda: self._producer.poll(0))
         self._check()
 
@@ -90,6 +93,13 @@ class Outputs:
         """An alert for whoever runs the pipeline, whatever becomes of the predictions; `kind` is one of a few words."""
         self._alerts.send(kind, **detail)
 
+    def forward(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Records of a remote group's topic, in the partitions of their keys."""
+        self._begin()
+        self._produce_batch(topic, keys, values)
+        self._serve(lambda: self._producer.poll(0))
+        self._check()
+
     def flush(self, timeout_s: float) -> bool:
         """Waits until every record sent so far is delivered; False if `timeout_s` ran out. Blocks."""
         left = self._serve(lambda: self._producer.flush(timeout_s))
@@ -109,12 +119,14 @@ class Outputs:
     def _begin(self) -> None:
         """Whatever must come before the first record after a commit: here nothing."""
 
-    def _produce_batch(self, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int) -> None:
+    def _produce_batch(
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes], partition: int = _BY_KEY
+    ) -> None:
         # The partition goes with the call: that of a single message is ignored (confluent-kafka 2.16).
         messages: list[dict[str, Any]] = [{"value": v, "key": k} for v, k in zip(values, keys, strict=True)]
         queued = 0
         try:
-            queued = self._producer.produce_batch(self._predictions, messages, partition=partition)
+            queued = self._producer.produce_batch(topic, messages, partition)
         except (KafkaException, BufferError) as error:
             self._failed.append(str(error))
         if queued < len(messages):  # one that was not queued carries its error; none is lost silently

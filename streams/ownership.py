@@ -251,7 +251,7 @@ class Ownership:
                 )
         committed = within_log(committed, low, high)
         offsets = [p.next_offset for p in committed]
-        if not self._engine.spec.aggregates:
+        if not self._engine.spec.kept:
             self._engine.own(partition, Meta(0, 0, self._engine.spec.state_hash, ()), empty=True)
             return offsets, committed
         epoch, meta = await self._store.claim(partition, self._partitions)

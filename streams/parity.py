@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from features.engine import Features
+from features.engine import Features, Folded
 from features.offline import OfflineEngine
 from features.round import Round, Segment, StreamColumns
 from features.spec import forgets, reach_ms
@@ -77,7 +77,7 @@ class ParitySample:
         self._aggregates = [
             (column, a, reach_ms(a))
             for column, a in enumerate(self._spec.aggregates)
-            if self._key in a.entity and forgets(a)
+            if a.name not in self._spec.given and self._key in a.entity and forgets(a)
         ]
         self._turns = sorted({reach for _, _, reach in self._aggregates})
         self._turn = 0
@@ -85,7 +85,7 @@ class ParitySample:
         self._next_s = 0.0
 
     def round(
-        self, work: Work, features: Features, lanes: Mapping[int, Lane], guessed: list[int], now_s: float
+        self, work: Work, features: Features | Folded, lanes: Mapping[int, Lane], guessed: list[int], now_s: float
     ) -> None:
         """One round; `guessed`: partitions whose state lacks what the store has. now_s: monotonic."""
         if not self._aggregates:
@@ -97,7 +97,7 @@ class ParitySample:
             self._let_go(now_s)
 
     def _round(
-        self, work: Work, features: Features, lanes: Mapping[int, Lane], guessed: list[int], now_s: float
+        self, work: Work, features: Features | Folded, lanes: Mapping[int, Lane], guessed: list[int], now_s: float
     ) -> None:
         followed = self._followed
         if followed is None:

@@ -33,6 +33,7 @@ from streams.declared import AnyDeclared, Declared, DeclaredOver, duration_ms, n
 from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
+from streams.groups import Group, merged
 from streams.source import Source, check_topic
 
 Features: TypeAlias = "Iterable[AnyDeclared | Features]"
@@ -131,6 +132,8 @@ class Pipeline:
         number. Training reads what was logged, so it is the same there.
     output: the ONNX output that is the score; None = the only one, or the last column of probabilities.
     rules: what the values of the features must be, and what becomes of predictions that break it.
+
+    groups: the entities that other workers keep (`streams.parts`); what they keep is `spec.given`.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class Pipeline:
                 raise DeclarationError(
                     f"source {source.topic}: that is a topic which pipeline {name} writes; rename one"
                 )
+        self.groups = _groups(name, self.sources, features)
         self.spec = _spec(name, self.sources, features, missing)
         self.rules: tuple[Condition, ...] = feature_conditions(rules, name, self.spec)
         if labels is not None:
@@ -227,10 +231,40 @@ def _spec(pipeline: str, sources: tuple[Source, ...], features: Features, missin
     _check_unique(declared)
     placed_features = tuple(_place(sources, item) for item in declared)
     streams = tuple(source.stream for source in sources)
+    given = frozenset(item.feature.name for item in _used(declared) if item.group is not None)
     try:
-        return FeatureSpec(streams, placed_features, _missing(pipeline, missing))
+        return FeatureSpec(streams, placed_features, _missing(pipeline, missing), given)
     except SpecError as error:
         raise DeclarationError(str(error)) from error
+
+
+def _groups(pipeline: str, sources: tuple[Source, ...], features: Features) -> tuple[Group, ...]:
+    """The remote groups, in the order of their first use."""
+    found = []
+    taken = {source.topic for source in sources}
+    for item in _used(list(_flat(pipeline, features))):
+        if item.group is None:
+            continue
+        what, lead = f"feature {item.feature.name}", sources[0]
+        if item.source != lead:
+            raise DeclarationError(
+                f"{what}: {', '.join(item.group.entity)} is not in the key of {item.source.topic} ({item.source.key}), "
+                f"which is only learned from; group by {item.source.key} as well, or score {item.source.topic}"
+            )
+        check_topic(topic := item.group.topic(pipeline), what)
+        if topic in taken:
+            raise DeclarationError(f"{what}: its events go through {topic}, which is a source; rename one")
+        found.append(item.group)
+    return merged(found)
+
+
+def _used(declared: Iterable[AnyDeclared]) -> Iterable[Declared]:
+    """Features over a source, and those that others are computed of."""
+    for item in declared:
+        if isinstance(item, DeclaredOver):
+            yield from item.uses
+        elif isinstance(item, Declared):
+            yield item
 
 
 def _missing(pipeline: str, missing: float | str) -> float:

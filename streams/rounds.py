@@ -12,6 +12,7 @@ import numpy as np
 from features.round import Round, Segment, StreamColumns
 from streams.batches import Headers
 from streams.decoded import DeadLetter, Decoded
+from streams.hop import Origin
 from streams.lane import Take
 
 
@@ -21,6 +22,7 @@ class ScoredRows:
 
     times, partitions, offsets: int64 [n]; headers: list [n], or None where no record has any.
     bits: int64 [n], the rules that each breaks; None where the source has none.
+    origin: in a pipeline with remote groups. Partitions and offsets are then those of the events in their source.
     """
 
     ids: list[str]
@@ -30,9 +32,24 @@ class ScoredRows:
     offsets: np.ndarray
     headers: list[Headers | None] | None
     bits: np.ndarray | None = None
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def at(self, places: np.ndarray) -> ScoredRows:
+        """Those at `places`, in that order."""
+        order = places.tolist()
+        return ScoredRows(
+            [self.ids[i] for i in order],
+            [self.keys[i] for i in order],
+            self.times[places],
+            self.partitions[places],
+            self.offsets[places],
+            None if self.headers is None else [self.headers[i] for i in order],
+            None if self.bits is None else self.bits[places],
+            None if self.origin is None else self.origin.at(places),
+        )
 
 
 @dataclass(frozen=True)
@@ -121,16 +138,23 @@ def _segments(pieces: Sequence[Decoded]) -> tuple[Segment, ...]:
 
 def _rows(pieces: Sequence[Decoded]) -> ScoredRows:
     headers = None
+    origins = [p.origin for p in pieces if p.origin is not None]
+    origin = Origin.joined(origins) if origins else None
     if any(p.headers for p in pieces):
         headers = list(chain.from_iterable(p.headers or [None] * len(p) for p in pieces))
     return ScoredRows(
         ids=_joined([p.ids for p in pieces]) if pieces else [],
         keys=_joined([p.keys for p in pieces]) if pieces else [],
         times=_joined([p.times for p in pieces]) if pieces else np.empty(0, np.int64),
-        partitions=np.repeat([p.partition for p in pieces], [len(p) for p in pieces]),
-        offsets=_joined([p.offsets for p in pieces]) if pieces else np.empty(0, np.int64),
+        partitions=np.repeat([p.partition for p in pieces], [len(p) for p in pieces])
+        if origin is None
+        else origin.partitions,
+        offsets=(_joined([p.offsets for p in pieces]) if pieces else np.empty(0, np.int64))
+        if origin is None
+        else origin.offsets,
         headers=headers,
         bits=None if any(p.bits is None for p in pieces) or not pieces else _joined([p.bits for p in pieces]),
+        origin=origin,
     )
 
 

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import structlog
 
+from features.arrivals import scored_fields, scored_records, scored_times
 from features.codec import CodecError
 from features.engine import FeatureEngine, Features
 from features.partitioner import partition_of
+from features.spec import Columns
 from features.store import Refused, StoreUnavailable
 from models.scorer import Scores
 from monitors.conditions import bits_of, mask_of
@@ -26,18 +28,22 @@ from streams.batches import Headers, Poll, RecordBatch
 from streams.breaker import Breaker
 from streams.contract import Marks
 from streams.decode import decoder_of
-from streams.decoded import Decoded
+from streams.decoded import DeadLetter, Decoded
 from streams.deployments import Serving
+from streams.hop import Origin, beginning, unframed, with_origin
 from streams.inference import Inference
 from streams.intake import Intake
 from streams.lane import Take
 from streams.outputs import Outputs
+from streams.owner_progress import OwnerProgress
 from streams.ownership import Ownership
 from streams.parity import ParitySample
-from streams.pipeline import Pipeline
+from streams.parts import Part
 from streams.predictions import DEGRADED, PredictionEncoder
+from streams.remote_reads import Reads, RemoteReads
 from streams.rounds import ScoredRows, Work, assemble
 from streams.schemas.awaited import AwaitedSchemas
+from streams.sending_on import Onward, SendingOn
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
 from streams.tracing import Spans, Stage, Tracer
@@ -53,12 +59,14 @@ _SAMPLE = 100
 class Scoring:
     """Works on polls, one at a time.
 
+    part: what of the pipeline is worked on here; remote: the groups that it reads, progress: how far its own is, for
+    those who read it; None where that is not what it does.
     gate: held from the first look at the lanes to the acknowledgement; sending: while outputs are sent.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        part: Part,
         engine: FeatureEngine,
         ownership: Ownership,
         intake: Intake,
@@ -72,12 +80,18 @@ class Scoring:
         *,
         schemas: AwaitedSchemas,
         goes_on_without_store: bool,
+        remote: RemoteReads | None = None,
+        progress: OwnerProgress | None = None,
     ) -> None:
+        pipeline = part.pipeline
+        self._part, self._remote, self._progress = part, remote, progress
+        self._onward = SendingOn(part, metrics) if part.sends_to else None
         self._goes_on_without_store = goes_on_without_store
         self._breaker = Breaker(time.monotonic)
         self.waiting = ""
         """What holds scoring up, in words; empty if nothing does."""
         self._pipeline, self._engine, self._ownership = pipeline, engine, ownership
+        self._spec = pipeline.spec
         self._intake, self._outputs, self._serving = intake, outputs, serving
         self._inference = Inference(serving, metrics)
         self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
@@ -87,7 +101,7 @@ class Scoring:
             decoder_of(source, s, pipeline.spec, codec)
             for s, (source, codec) in enumerate(zip(pipeline.sources, schemas.codecs, strict=True))
         ]
-        self._encoder = PredictionEncoder(self._topics[0], pipeline.spec.names)
+        self._encoder = PredictionEncoder(part.declared.lead.topic, pipeline.spec.names)
         self._rules = pipeline.rules
         self._features_that_withhold = mask_of(pipeline.rules, "withhold")
         self._rule_marks = Marks(pipeline.lead.conditions, pipeline.rules)
@@ -105,9 +119,10 @@ class Scoring:
 
     async def work(self, poll: Poll) -> None:
         """Decodes a poll, then works off all that the lanes give."""
-        await self.schemas.ready(poll.batches)
+        opened = [self._opened(batch) for batch in poll.batches]
+        await self.schemas.ready([batch for batch, *_ in opened])
         began_ns = time.monotonic_ns()
-        decoded = [(batch.generation, self._decode(batch)) for batch in poll.batches]
+        decoded = [(batch.generation, self._decode(batch, origin, dead)) for batch, origin, dead in opened]
         self._decoding = ("decode", began_ns, time.monotonic_ns())
         async with self._gate:
             lanes = self._ownership.lanes
@@ -129,11 +144,23 @@ class Scoring:
             await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
         self._balance.keep(self._ownership.lanes)
 
-    def _decode(self, batch: RecordBatch) -> Decoded:
+    def _opened(self, batch: RecordBatch) -> tuple[RecordBatch, Origin | None, list[DeadLetter]]:
+        """The records of the source in a batch, and where they came from, if that goes on or came along."""
+        if self._part.group is not None:
+            return unframed(batch, self._part.carried)
+        if self._part.sends_to and batch.stream == 0:
+            return beginning(batch)
+        return batch, None, []
+
+    def _decode(self, batch: RecordBatch, origin: Origin | None, dead: list[DeadLetter]) -> Decoded:
         began = time.perf_counter()
-        if (batch.stream, batch.partition) not in self._seen:
+        if (batch.stream, batch.partition) not in self._seen and self._part.group is None:
             self._check_partitioner(batch)
         decoded = self._decoders[batch.stream].decode(batch)
+        if origin is not None:
+            with_origin(decoded, batch, origin, dead)
+            if self._part.group is not None and self._pipeline.lead.id is None:
+                decoded.ids = self._places(decoded)
         self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="decode")
         return decoded
 
@@ -179,23 +206,41 @@ class Scoring:
         clock = Stopwatch()
         if not await self._load(work):
             return False
+        fields: Columns = {}
+        if self._onward is not None:
+            scored = scored_records(work.columns)
+            fields = scored_fields(self._spec, work.columns, scored)
+        if not self._part.scores:
+            return await self._pass_on(work, fields, clock)
+        reads = None
+        if self._remote is not None:
+            reads = await self._read_remote(self._remote, fields, scored_times(work.columns, scored))
+            if reads is None:
+                return False
+            clock.mark("remote")
         if work.replays:
             self._tally.replayed(self._engine.records())
-        features = self._engine.process(work.columns)
+        features = self._engine.process(work.columns, self._given(work.rows, reads))
         clock.mark("features")
         scores = await self._inference.score(features.matrix, work.rows.keys)
         clock.mark("inference")
         broken = self._broken(features) if self._rules and len(work.rows) else None
         if broken is not None and scores is not None:
             scores = scores.without(np.flatnonzero(broken & self._features_that_withhold))
-        while not self._outputs.has_room(len(work.rows)):  # noqa: ASYNC110  nothing tells when it drains
-            await asyncio.sleep(0.005)
-        values = self._predictions(work.rows, features, scores, broken) if len(work.rows) else []
+        if reads is not None and scores is not None:
+            withheld = np.flatnonzero(reads.withheld(len(work.rows)))
+            before = scores.withheld if scores.withheld is not None else withheld[:0]
+            scores = scores.without(np.union1d(before, withheld)) if len(withheld) else scores
+        await self._room_for(len(work.rows) * (1 + len(self._part.sends_to)))
+        values = self._predictions(work.rows, features, scores, broken, reads) if len(work.rows) else []
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
+        onward = self._records(work.rows, fields, features.aggregates, traces)
         clock.mark("encode")
         async with self._sending:  # nothing is awaited inside
             if values:
-                self._outputs.send(work.rows, values, traces)
+                self._outputs.send(*self._in_partitions(work.rows, values, traces))
+            if self._onward is not None:
+                self._onward.send(onward, self._outputs)
             self._outputs.send_dead(work.dead)
             while self._inference.alerts:
                 self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
@@ -207,12 +252,90 @@ class Scoring:
         self._tally.round(work, features, scores, self._serving.deployment)
         if self.violations is not None:
             self.violations.features(broken)
+        if reads is not None:
+            reads.count(self._metrics)
         self._parity.round(work, features, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True
+
+    async def _room_for(self, records: int) -> None:
+        while not self._outputs.has_room(records):  # noqa: ASYNC110  nothing tells when it drains
+            await asyncio.sleep(0.005)
+
+    async def _pass_on(self, work: Work, fields: Columns, clock: Stopwatch) -> bool:
+        """A round of a part that does not score: its events are added, and go on if they are to be scored elsewhere."""
+        if work.replays:
+            self._tally.replayed(self._engine.records())
+        folded = self._engine.fold(work.columns)
+        clock.mark("features")
+        await self._room_for(len(work.rows))
+        traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), None)
+        onward = self._records(work.rows, fields, folded.aggregates, traces)
+        clock.mark("encode")
+        async with self._sending:  # nothing is awaited inside
+            if self._onward is not None:
+                self._onward.send(onward, self._outputs)
+            self._outputs.send_dead(work.dead)
+            self._acknowledge(work)
+        clock.mark("produce")
+        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
+        for stage, seconds in clock.seconds():
+            self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
+        self._tally.folded(work, folded)
+        self._parity.round(work, folded, self._ownership.lanes, self._engine.guessed, time.monotonic())
+        return True
+
+    def _records(
+        self, rows: ScoredRows, fields: Columns, aggregates: np.ndarray, traces: Sequence[bytes | None] | None
+    ) -> list[Onward]:
+        return [] if self._onward is None else self._onward.records(rows, fields, aggregates, traces)
+
+    def _given(self, rows: ScoredRows, reads: Reads | None) -> dict[str, np.ndarray]:
+        """Values by aggregate of what is not kept here: carried along, or read."""
+        given = {} if reads is None else reads.given
+        if self._part.carried and rows.origin is not None:
+            given |= {name: rows.origin.carried[:, place] for place, name in enumerate(self._part.carried)}
+        return given
+
+    async def _read_remote(self, remote: RemoteReads, fields: Columns, times: np.ndarray) -> Reads | None:
+        """The remote groups of the scored events; None where the store does not answer."""
+        if not len(times) or (self._goes_on_without_store and not self._breaker.closed):
+            return remote.unknown(len(times))
+        try:
+            found = await remote.read(fields, times)
+        except StoreUnavailable as error:
+            self._metrics.inc("weir_store_errors_total", operation="remote")
+            if self._goes_on_without_store:
+                self._breaker.failed()
+                return remote.unknown(len(times))
+            if not self.waiting:
+                log.warning("the feature store does not answer, scoring waits", error=str(error))
+            self.waiting = f"the feature store does not answer: {error}"
+            return None
+        self.waiting = ""
+        return found
+
+    def _in_partitions(
+        self, rows: ScoredRows, values: list[bytes], traces: Sequence[bytes | None] | None
+    ) -> tuple[ScoredRows, list[bytes], Sequence[bytes | None] | None]:
+        """Predictions of one partition together, where they are not: they go out by partition."""
+        if self._part.group is None:
+            return rows, values, traces
+        order = np.argsort(rows.partitions, kind="stable")
+        places = order.tolist()
+        return rows.at(order), [values[i] for i in places], None if traces is None else [traces[i] for i in places]
+
+    def _places(self, decoded: Decoded) -> list[str]:
+        """What names events without an id: where they stand in their source."""
+        assert decoded.origin is not None
+        prefix = self._part.declared.lead.topic
+        pairs = zip(decoded.origin.partitions.tolist(), decoded.origin.offsets.tolist(), strict=True)
+        return [f"{prefix}-{partition}-{offset}" for partition, offset in pairs]
 
     def _acknowledge(self, work: Work) -> None:
         for take in work.takes:
             self._ownership.lanes[take.partition].drop(take)
+        if self._progress is not None:
+            self._progress.worked_off(work, self._ownership.lanes)
         self._tally.acknowledged(work)
 
     async def _load(self, work: Work) -> bool:
@@ -250,16 +373,24 @@ class Scoring:
         return bits_of(self._rules, features.logged, len(features.matrix), None)
 
     def _predictions(
-        self, rows: ScoredRows, features: Features, scores: Scores | None, broken: np.ndarray | None
+        self,
+        rows: ScoredRows,
+        features: Features,
+        scores: Scores | None,
+        broken: np.ndarray | None,
+        reads: Reads | None,
     ) -> list[bytes]:
         deployment = self._serving.deployment
         marks = self._marks(rows)
+        if reads is not None:
+            found = reads.marks()
+            marks = found if marks is None else [a + b for a, b in zip(marks, found, strict=True)]
         if rows.bits is not None or broken is not None:
-            found = self._rule_marks.of_rows(rows.bits, broken, len(rows))
-            if marks is None or found is None:
-                marks = marks or found
+            of_rules = self._rule_marks.of_rows(rows.bits, broken, len(rows))
+            if marks is None or of_rules is None:
+                marks = marks or of_rules
             else:
-                marks = [a + b for a, b in zip(marks, found, strict=True)]
+                marks = [a + b for a, b in zip(marks, of_rules, strict=True)]
         return self._encoder.of_round(rows, features.logged, scores, deployment, marks)
 
     def _marks(self, rows: ScoredRows) -> list[bytes] | None:

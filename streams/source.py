@@ -18,6 +18,7 @@ from streams.encodings import AnyEncoding, encoding_of
 from streams.entity import Entity
 from streams.errors import DeclarationError
 from streams.event import Event, event_fields, integer_fields, optional_fields, unknown_field
+from streams.groups import check_local, group_of
 
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 CODECS = ("json", "avro", "protobuf", "json-schema")
@@ -27,8 +28,8 @@ CODECS = ("json", "avro", "protobuf", "json-schema")
 class Source:
     """A topic of typed events.
 
-    key: the field that is the message key's text, and by which the topic is partitioned. Features group by
-        it, or by several fields of which it is one: only then are all events of an entity in one partition.
+    key: the field that is the message key's text, and by which the topic is partitioned. The entities of features that
+        it names are kept where the events are read; others elsewhere (`by`).
     id: the field that names an event in predictions and labels; None = "topic-partition-offset".
     time: the field with the event time, an int in ms since 1970.
     partitioner: of the topic's producers: "crc32" is librdkafka's default, "murmur2" Java's.
@@ -111,8 +112,21 @@ class Source:
         """
         return Declared(self, Calendar(feature_name(name or part), part, zone))
 
-    def by(self, *fields: str, name: str | None = None) -> Entity:
-        """The entity that shares these fields. `name` takes their place in its features' names."""
+    def by(
+        self,
+        *fields: str,
+        name: str | None = None,
+        exact: bool = False,
+        fresh: str | None = None,
+        on_stale: Literal["mark", "withhold"] | None = None,
+    ) -> Entity:
+        """The entity that shares these fields. `name` takes their place in its features' names.
+
+        Where the source's key is not among them, another worker keeps it (`weir worker PIPELINE --group …`). exact: the
+        event goes there to be scored; else its state is read as it stands. fresh: how old that may be; on_stale: what
+        becomes of an event for which it is older: "mark" names the group in the prediction, "withhold" leaves out the
+        score as well.
+        """
         entity = feature_name(name or "_".join(fields) or "entity")
         if not fields:
             raise DeclarationError(f"{self.topic}.by(): name the field(s) to group by, for example by({self.key!r})")
@@ -126,11 +140,8 @@ class Source:
         if len(set(fields)) < len(fields):
             raise DeclarationError(f"entity {entity}: a field is named twice")
         if self.key not in fields:
-            named = ", ".join(fields)
-            raise DeclarationError(
-                f"entity {entity} is not in the key of {self.topic} ({self.key}): its events lie in other "
-                f"partitions; group by {self.key} or by ({self.key}, {named}), or key the topic by {named}"
-            )
+            return Entity(self, fields, entity, group_of(entity, fields, exact, fresh, on_stale))
+        check_local(entity, self.key, self.topic, exact, fresh, on_stale)
         return Entity(self, fields, entity)
 
     def _required(self, what: str, name: str) -> Field:

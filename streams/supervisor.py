@@ -25,7 +25,7 @@ _SETTLED_S = 60.0
 
 
 class Role:
-    """One process, `weir NAME PIPELINE`, and when to start it again."""
+    """One process, `weir NAME PIPELINE`, and when to start it again. Options stand behind the name."""
 
     def __init__(self, name: str, pipeline: str, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -77,8 +77,9 @@ class Role:
     def _start(self, now_s: float) -> None:
         self._started_s = now_s
         log.info("process starts", role=self.name)
+        command, *options = self.name.split()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli", self.name, self._pipeline, "--with-parent"],
+            [sys.executable, "-m", "streams.cli", command, self._pipeline, *options, "--with-parent"],
             stdin=subprocess.PIPE,  # it ends with this process, however that ends
             env={**os.environ, **self._environment},
             start_new_session=True,  # Ctrl-C is for this process, which stops the others in order

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import structlog
 
-from features.engine import Features
+from features.engine import Features, Folded
 from models.rollout import Deployment
 from models.scorer import Scores
 from monitors.metrics import Metrics
@@ -31,15 +31,19 @@ class Tally:
         metrics.observe("weir_round_records", work.records)
         if work.replays:
             return  # its events were counted when they were scored
-        for name, late in features.late.items():
-            if late:
-                metrics.inc("weir_late_total", late, window=name)
+        self._late(features.late)
         for name, failure in features.failed.items():
             metrics.inc("weir_compute_failures_total", failure.events, feature=name)
             log.warning("a computed feature failed, its value is null", feature=name, **failure._asdict())
         if len(work.rows):
             metrics.observe("weir_latency_seconds", (time.monotonic_ns() - work.polled_ns) / 1e9, len(work.rows))
             self._predictions(len(work.rows), scores, deployment)
+
+    def folded(self, work: Work, folded: Folded) -> None:
+        """A round of a part that does not score."""
+        self._metrics.observe("weir_round_records", work.records)
+        if not work.replays:
+            self._late(folded.late)
 
     def replayed(self, records: Mapping[str, int]) -> None:
         """Records that are added to the features' state again, by entity."""
@@ -64,6 +68,11 @@ class Tally:
             topic = self._topics[stream]
             metrics.inc("weir_events_total", count, source=topic)
             metrics.inc("weir_dead_letters_total", count, source=topic, stage=stage, reason=code)
+
+    def _late(self, counts: Mapping[str, int]) -> None:
+        for name, late in counts.items():
+            if late:
+                self._metrics.inc("weir_late_total", late, window=name)
 
     def _predictions(self, n: int, scores: Scores | None, deployment: Deployment | None) -> None:
         metrics = self._metrics

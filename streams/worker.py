@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from features.engine import FeatureEngine
@@ -45,9 +45,12 @@ from streams.kafka import (
 from streams.lean import end_of_imports
 from streams.offsets import Offsets
 from streams.outputs import Outputs
+from streams.owner_progress import OwnerProgress
 from streams.ownership import Ownership
+from streams.parts import Part, part_of
 from streams.pipeline import Pipeline
 from streams.pulse import BEAT_S, Pulse
+from streams.remote_reads import RemoteReads
 from streams.schemas.awaited import AwaitedSchemas
 from streams.scoring import Scoring
 from streams.settings import Settings
@@ -76,10 +79,14 @@ class _Clients(NamedTuple):
 
 
 class Worker:
-    """One worker of a pipeline. broker, redis_url: real addresses, also of the embedded servers."""
+    """One worker of a part of a pipeline. broker, redis_url: real addresses, also of the embedded servers."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, broker: str, redis_url: str) -> None:
-        self.pipeline, self.settings = pipeline, settings
+    def __init__(self, part: Part, settings: Settings, broker: str, redis_url: str) -> None:
+        pipeline = part.pipeline
+        self.part, self.pipeline, self.settings = part, pipeline, settings
+        self._redis_url = redis_url
+        self._progress = OwnerProgress() if part.owns else None
+        self._remote_stores: list[RedisStore] = []
         providers = _providers(settings.onnx_providers)
         self.metrics = Metrics()
         self._stop = asyncio.Event()
@@ -154,14 +161,12 @@ class Worker:
                 stopped=self._stop.is_set,
                 say=self.vitals.say,
             )
-            self._deployments.begin(loop)
+            if self.part.scores:
+                self._deployments.begin(loop)
             if partitions is not None and not self._stop.is_set():
                 opening = _Opening(self._open_clients)
-            await self._until(self._deployments.at_end.wait(), "reading deployments")
-            await self._until(self._serving.loaded(), "loading models")
-            self._serving.switch()
-            if not self._serving.versions() and not self._stop.is_set():
-                log.warning("no champion deployed yet: predictions go out unscored", mend="weir models deploy")
+            if self.part.scores:
+                await self._take_models()
             if partitions is not None and opening is not None and not self._stop.is_set():
                 both = asyncio.gather(opening.result, importing)
                 await self._until(both, "starting the producer")
@@ -170,14 +175,23 @@ class Worker:
                     agent = make_agent(self.pipeline.name, self.settings.data_dir / "faust", self._work)
                     await self._score(partitions, clients, agent)
         finally:
-            await self._deployments.stop()
-            await self._store.close()
+            if self.part.scores:
+                await self._deployments.stop()
+            for store in (self._store, *self._remote_stores):
+                await store.close()
             self._tracer.shutdown()
             if opening is None or not opening.is_alive():  # else it would fence whoever has the name after it
                 self._instance.close()
             await self.http.stop()
         if self._error is not None:
             raise self._error
+
+    async def _take_models(self) -> None:
+        await self._until(self._deployments.at_end.wait(), "reading deployments")
+        await self._until(self._serving.loaded(), "loading models")
+        self._serving.switch()
+        if not self._serving.versions() and not self._stop.is_set():
+            log.warning("no champion deployed yet: predictions go out unscored", mend="weir models deploy")
 
     def _open_clients(self) -> _Clients:
         """Connects to Kafka, and fences the producer of the process before. Blocks. Joins nothing, reads nothing."""
@@ -205,11 +219,12 @@ class Worker:
         delivery: Delivery = AtLeastOnce(outputs, intake)
         if isinstance(outputs, TransactionalOutputs):
             delivery = ExactlyOnce(outputs, intake)
-        committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned)
+        progress = None if self._progress is None else self._progress.of
+        committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned, progress)
         self._ownership.connect(intake, offsets, outputs, committer, partitions)
         self._intake, self._offsets, self._committer = intake, offsets, committer
         self._scoring = Scoring(
-            self.pipeline,
+            self.part,
             self._engine,
             self._ownership,
             intake,
@@ -222,6 +237,8 @@ class Worker:
             partitions,
             schemas=self._schemas,
             goes_on_without_store=self.settings.on_store_away == "local",
+            remote=RemoteReads(self.part, self._remote_store, partitions) if self.part.read else None,
+            progress=self._progress,
         )
         self._agent = agent
         await agent.start()
@@ -239,6 +256,11 @@ class Worker:
         await asyncio.wait(tasks)
         await agent.stop()
         await offsets.close()
+
+    def _remote_store(self, owner: str) -> RedisStore:
+        """What the owners of that name write, to be read."""
+        self._remote_stores.append(store := RedisStore(self._redis_url, owner))
+        return store
 
     def _open_outputs(self) -> Outputs:
         name = self.pipeline.topics.dead_letters
@@ -297,6 +319,19 @@ class Worker:
             await asyncio.sleep(_VITALS_S)
             self.vitals.measure(await self._intake.ends(list(self._ownership.lanes)))
             await self._ownership.check_guesses()
+            if self._progress is not None:
+                await self._look_for_ends(self._progress)
+
+    async def _look_for_ends(self, progress: OwnerProgress) -> None:
+        """Where all has been read and worked off, the state is as of now, however long ago the last record came."""
+        for partition, lane in list(self._ownership.lanes.items()):
+            asked_ms = progress.now_ms()
+            try:
+                _, (end,) = await self._offsets.bounds(partition)
+            except KafkaException:
+                return  # the next time
+            if await self._intake.done_up_to(partition, end) and self._ownership.lanes.get(partition) is lane:
+                progress.at_end(lane, asked_ms)
 
     async def _topics_loop(self) -> None:
         while True:
@@ -376,11 +411,19 @@ def _providers(named: str) -> tuple[str, ...]:
         raise UsageError(f"WEIR_ONNX_PROVIDERS={named}: {error}") from None
 
 
-def run_worker(pipeline: Pipeline, settings: Settings, *, started: Callable[[str], None] | None = None) -> None:
+def run_worker(
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    group: str | None = None,
+    started: Callable[[str], None] | None = None,
+) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises WeirError when it fails; the supervisor starts it again.
 
-    `started` is told the URL of its HTTP endpoint.
+    group: the remote group that it is a worker of; None = it reads the sources. `started` is told the URL of its HTTP
+    endpoint.
     """
+    part = part_of(pipeline, group)
     with ExitStack() as stack:
         broker, redis_url = settings.broker, settings.redis
         if settings.embedded_broker or settings.embedded_redis:
@@ -388,14 +431,14 @@ def run_worker(pipeline: Pipeline, settings: Settings, *, started: Callable[[str
             pair = found or stack.enter_context(start_embedded(settings.data_dir))
             broker = pair.broker if settings.embedded_broker else broker
             redis_url = pair.redis_url if settings.embedded_redis else redis_url
-        asyncio.run(_serve(pipeline, settings, broker, redis_url, started))
+        asyncio.run(_serve(part, settings, broker, redis_url, started))
 
 
 async def _serve(
-    pipeline: Pipeline, settings: Settings, broker: str, redis_url: str, started: Callable[[str], None] | None
+    part: Part, settings: Settings, broker: str, redis_url: str, started: Callable[[str], None] | None
 ) -> None:
     try:
-        worker = Worker(pipeline, settings, broker, redis_url)
+        worker = Worker(part, settings, broker, redis_url)
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, worker.stop)

@@ -27,6 +27,7 @@ from streams.source import Source
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 _EVENTS = ("count", "rate", "decayed_count")
 _FIELDS = ("sum", "mean", "variance", "std", "min", "max", "first", "streak", "distinct", "decayed_mean")
+_REMOTE = ("exact", "fresh", "on_stale")
 _OPS = (*_EVENTS, *_FIELDS, "quantile", "most_frequent", "lag", "last", "since_last")
 _ENCODINGS = ("values", "buckets", "frequencies")
 _LOOP = ("blocks", "drift", "retrain", "rollout")
@@ -177,11 +178,12 @@ def _uses(path: str, raw: Any, lead: Source, sources: dict[str, Source]) -> list
 
 
 def _aggregates(path: str, raw: Any, lead: Source, sources: dict[str, Source]) -> list[Declared]:
-    found = _mapping(path, raw, ("by",), ("source", "name", "where", "within", *_OPS))
+    found = _mapping(path, raw, ("by",), ("source", "name", "where", "within", *_REMOTE, *_OPS))
     source = _one_of(f"{path}.source", found["source"], sources) if "source" in found else lead
     name = _text(f"{path}.name", found["name"]) if "name" in found else None
     with _at(f"{path}.by"):
-        entity = source.by(*_text_list(f"{path}.by", found["by"]), name=name)
+        remote = {option: found[option] for option in _REMOTE if option in found}
+        entity = source.by(*_text_list(f"{path}.by", found["by"]), name=name, **remote)
     where = {"where": _text(f"{path}.where", found["where"])} if "where" in found else {}
     within = {"within": _text(f"{path}.within", found["within"])} if "within" in found else {}
     features: list[Declared] = []

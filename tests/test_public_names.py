@@ -46,7 +46,7 @@ def test_how_a_pipeline_is_declared() -> None:
     assert names_of(streams.Rule) == rule
     assert names_of(Source.field) == ["field", "name"]
     assert names_of(Source.category) == ["field", "encoding", "name"]
-    assert names_of(Source.by) == ["fields", "name"]
+    assert names_of(Source.by) == ["fields", "name", "exact", "fresh", "on_stale"]
     assert names_of(Source.calendar) == ["part", "zone", "name"]
     assert names_of(Entity.count) == ["windows", "where", "within", "name"]
     assert names_of(Entity.rate) == ["windows", "where", "name"]

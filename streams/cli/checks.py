@@ -151,7 +151,7 @@ def _check_retention(admin: AdminClient, pipeline: Pipeline, counts: Mapping[str
     from features.spec import reach_ms
 
     needed = {
-        source.topic: max((reach_ms(a) for a in pipeline.spec.aggregates if a.stream == index), default=0)
+        source.topic: max((reach_ms(a) for a in pipeline.spec.kept if a.stream == index), default=0)
         for index, source in enumerate(pipeline.sources)
         if source.topic in counts
     }

@@ -51,6 +51,8 @@ def list_features(pipeline: PipelineArgument, as_json: JsonOption = False) -> No
     text = None
     if not as_json:
         columns = ["name", "kind", "of", "source", "entity", "window", "meaning"]
+        if loaded.groups:
+            columns.insert(5, "remote")
         if any(examples.values.values()):
             columns.append("examples")
         text = table(columns, [[shown(feature.get(column)) for column in columns] for feature in features])

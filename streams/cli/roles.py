@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True, help="End when standard input closes.")]
 
+GroupOption = Annotated[
+    str | None,
+    typer.Option("--group", help="Work on a remote group's events instead: of an entity that is not in the key."),
+]
 
-def worker(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
+
+def worker(pipeline: PipelineArgument, group: GroupOption = None, with_parent: WithParent = False) -> None:
     """Score a pipeline's events until stopped; more workers share its partitions."""
     from streams.lean import begin_imports, keep_heaps
 
@@ -31,7 +36,7 @@ def worker(pipeline: PipelineArgument, with_parent: WithParent = False) -> None:
     with _embedded(loaded, settings):
         from streams.worker import run_worker
 
-        run_worker(loaded, settings, started=_say_where)
+        run_worker(loaded, settings, group=group, started=_say_where)
 
 
 def run(pipeline: PipelineArgument) -> None:
@@ -48,6 +53,7 @@ def run(pipeline: PipelineArgument) -> None:
             progress(f"no trainer: {reason}")
         else:
             roles.append("trainer")
+    roles += [f"worker --group {group.name}" for group in loaded.groups]
     with _embedded(loaded, settings):
         from streams.supervisor import run_all
 

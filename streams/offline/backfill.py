@@ -16,7 +16,7 @@ from streams.offline.merging import merged
 from streams.offline.reading import chunks
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
-from streams.offline.wanted import wanted_of
+from streams.offline.wanted import check_no_groups, wanted_of
 from streams.pipeline import Pipeline
 from streams.rounds import Work, assemble
 
@@ -36,6 +36,7 @@ class Backfill:
         rejected: Callable[[list[Reject]], None],
         labels: LabelTable | None = None,
     ) -> None:
+        check_no_groups(pipeline)
         missing = [source.topic for source in pipeline.sources if source.topic not in inputs]
         if missing:
             raise UsageError(f"no files of {missing[0]}: give --input {missing[0]}=FILES, once for each source")

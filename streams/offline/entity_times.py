@@ -25,7 +25,7 @@ from streams.offline.merging import merged
 from streams.offline.reading import Chunk, chunks, scan
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
-from streams.offline.wanted import wanted_of
+from streams.offline.wanted import check_no_groups, wanted_of
 from streams.pipeline import Pipeline
 from streams.rounds import assemble
 
@@ -53,6 +53,7 @@ class AtTimes:
             raise UsageError(f"no files of {missing[0]}: give --input {missing[0]}=FILES, once for each source")
         if times.format == "jsonl" or len(times.paths) > 1:
             raise UsageError("--at takes one Parquet or CSV file")
+        check_no_groups(pipeline)
         self._pipeline, self._rejected, self._times = pipeline, rejected, times
         path = times.paths[0]
         lazy = scan(path, text=False) if times.format == "parquet" else pl.scan_csv(path, glob=False)

@@ -10,8 +10,9 @@ import numpy as np
 
 from features.spec import FeatureSpec
 from streams.decode import decoder_of
+from streams.errors import UsageError
 from streams.event import Event, integer_fields
-from streams.pipeline import Labels
+from streams.pipeline import Labels, Pipeline
 from streams.source import Source
 
 
@@ -65,3 +66,13 @@ def wanted_labels(labels: Labels) -> Wanted:
 
 LABEL_AHEAD_MS = 3_600_000
 """How far a label's time may be ahead of its record's."""
+
+
+def check_no_groups(pipeline: Pipeline) -> None:
+    """Raises UsageError where features are kept by remote groups: files do not say in which order their events came."""
+    if pipeline.groups:
+        raise UsageError(
+            f"pipeline {pipeline.name}: features of {pipeline.groups[0].name} are of a remote group, which cannot be "
+            "computed from files yet; train on the logged features (weir train), or give the backfill a pipeline "
+            "without them"
+        )

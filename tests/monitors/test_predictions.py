@@ -64,3 +64,16 @@ def test_what_is_older_than_the_horizon_counts_as_seen() -> None:
     seen = SeenOffsets(10)
     seen.add([(0, 100)])
     assert seen.add([(0, 90), (0, 91)]) == [False, True]
+
+
+def test_what_had_not_come_before_a_restart_is_new_after_it_and_all_else_is_not() -> None:
+    seen = SeenOffsets(100)
+    seen.add([(0, 5), (0, 9), (0, 7), (1, 3)])
+    assert seen.gaps() == {0: [0, 1, 2, 3, 4, 6, 8], 1: [0, 1, 2]}
+    assert seen.gaps(look=2) == {0: [8], 1: [2]}
+    assert seen.gaps(most=1) == {0: [8], 1: [2]}
+    again = SeenOffsets(100)
+    again.restore(seen.ends, seen.gaps())
+    found = again.add([(0, 4), (0, 5), (0, 6), (0, 8), (0, 6), (0, 10), (1, 2), (1, 3)])
+    assert found == [True, False, True, True, False, True, True, False]
+    assert again.gaps() == {0: [0, 1, 2, 3], 1: [0, 1]}

@@ -18,7 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from features.spec import Aggregate, Category, FeatureSpec, Value
@@ -70,6 +70,11 @@ class _Seen:
     latest: tuple[int, Number] | None = None
     kept: list[tuple[int, int, float]] = field(default_factory=list)
     """Pane, event time and value of every event that has one, in the order of arrival."""
+
+
+def kept_alone(spec: FeatureSpec) -> FeatureSpec:
+    """The aggregates whose state a worker keeps, as a spec of its own: what a loop over its events gives."""
+    return replace(spec, features=spec.kept, given=frozenset())
 
 
 class Oracle:

@@ -164,10 +164,46 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         'write a whole number and ms, s, m, h or d, like "15m"',
     ),
     # entities
-    "an entity outside the source's key": (
-        lambda: payments.by("merchant"),
-        "entity merchant is not in the key of payments (user_id): its events lie in other partitions; "
-        "group by user_id or by (user_id, merchant), or key the topic by merchant",
+    "an option of remote groups for an entity in the key": (
+        lambda: payments.by("user_id", exact=True),
+        "entity user_id: exact= is for entities that are not in the key of payments; this one is (user_id), and always "
+        "exact: leave it out",
+    ),
+    "exact that is no yes or no": (
+        lambda: payments.by("merchant", exact="yes"),  # type: ignore[arg-type]
+        "entity merchant: exact is True or False, not 'yes'",
+    ),
+    "a bound for exact features": (
+        lambda: payments.by("merchant", exact=True, fresh="5s"),
+        "entity merchant: exact features are never stale; leave fresh= and on_stale= out, or exact=True",
+    ),
+    "what becomes of the stale without a bound": (
+        lambda: payments.by("merchant", on_stale="mark"),
+        'entity merchant: on_stale needs a bound, for example fresh="5s"',
+    ),
+    "another end for the stale": (
+        lambda: payments.by("merchant", fresh="5s", on_stale="drop"),  # type: ignore[arg-type]
+        "entity merchant: on_stale is \"mark\" or \"withhold\", not 'drop'",
+    ),
+    "a bound that is no duration": (
+        lambda: payments.by("merchant", fresh="soon"),
+        "entity merchant: fresh: 'soon' is not a duration; write a whole number and ms, s, m, h or d, like \"15m\"",
+    ),
+    "a bound that no owner keeps": (
+        lambda: payments.by("merchant", fresh="100ms"),
+        "entity merchant: fresh='100ms' is shorter than owners write, which is every second; give 1s or more",
+    ),
+    "a remote group declared in two ways": (
+        lambda: pipeline(
+            features=[payments.by("merchant", exact=True).count("1h"), payments.by("merchant").count("24h")]
+        ),
+        "entity merchant: declared twice, with another exact=, fresh= or on_stale=; declare it once: "
+        "merchant = source.by('merchant', …)",
+    ),
+    "a remote group of a stream that is only learned from": (
+        lambda: pipeline(learn=[other := source("swipes", Swipe)], features=[other.by("payment_id").count("1h")]),
+        "feature payment_id_count_1h: payment_id is not in the key of swipes (user_id), which is only learned from; "
+        "group by user_id as well, or score swipes",
     ),
     "an entity by a field that the event lacks": (
         lambda: payments.by("user_id", "shop"),
