@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from examples.payments import model as payments_model
+from features.redis_store import RedisStore
 from loadtest.kafka import ONE_CORE, KafkaCluster
 from models import rollout
 from models.rollout import Version
@@ -183,6 +184,10 @@ class System:
         """Of the worker's producer."""
         instance = (self.fleet[number].data_dir / "instances" / "0").read_text().strip()
         return f"{self.name}-{instance}"
+
+    def store(self) -> RedisStore:
+        """The workers' store, to look into; patient, for how busy the machine is is no part of what is tested."""
+        return RedisStore(self.redis.url, self.name, command_timeout_s=30.0)
 
     def owned(self) -> dict[int, list[int]]:
         """By worker, the partitions that it says are its own and recovered; asked one after the other."""

@@ -29,7 +29,7 @@ async def test_users_of_the_feature_server_are_answered(redis_server: RedisServe
     servers = Servers("", redis_server.url, tmp_path, {"WEIR_REDIS": redis_server.url})
     with Worker(ROOT / "examples/payments/pipeline.py", servers, role="features serve") as server:
         server.wait_for(lambda: server.get("/health/ready")[0] == 200, 60)
-        options = ["FeaturesUser", "--headless", "-u", "2", "-r", "2", "-t", "2s", "--json", "--entities", "7"]
+        options = ["FeaturesUser", "--headless", "-u", "2", "-r", "2", "-t", "6s", "--json", "--entities", "7"]
         done = subprocess.run(  # noqa: ASYNC221 (nothing else runs here)
             [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *options, "--host", server.url],
             capture_output=True,

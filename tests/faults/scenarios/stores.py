@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from features.redis_store import RedisStore
 from tests.faults.pipelines import PARTITIONS, USERS
 from tests.faults.proxy import Proxy
 from tests.faults.system import Grounds, System, wait
@@ -192,7 +191,7 @@ def _ears(system: System) -> Callable[[str], int]:
 
 async def _written(system: System, committed: dict[tuple[int, int], int]) -> bool:
     """Whether the store has every partition at `committed` or further."""
-    store = RedisStore(system.redis.url, system.name)
+    store = system.store()
     found = await store.read({p: [] for _, p in committed})
     await store.close()
     return all(

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from features.redis_store import RedisStore
 from features.store import Meta, Refused
 from tests.faults.system import Grounds, System, wait
 from tests.faults.table import Row, scenario
 
 STOPS_S = (8.0, 16.0)
 """Past the session (6 s), and past the transaction (10 s) too."""
-
-_PATIENT_S = 30.0
-"""What this process asks of Redis is no part of what is tested: it waits for it however busy the machine is."""
 
 _FENCED = "this process stood still", "fenced by a newer instance"
 """What a worker says whose transaction or membership Kafka has refused after that, or whose producer."""
@@ -61,7 +57,7 @@ def _one(system: System, number: int, stop_s: float, row: Row) -> str:
 
 async def _metas(system: System, partitions: list[int]) -> dict[int, Meta]:
     """What a worker believes to follow, by partition."""
-    store = RedisStore(system.redis.url, system.name, command_timeout_s=_PATIENT_S)
+    store = system.store()
     found = await store.read({p: [] for p in partitions})
     await store.close()
     return {p: meta for p, (meta, _) in found.items() if meta is not None}
@@ -69,7 +65,7 @@ async def _metas(system: System, partitions: list[int]) -> dict[int, Meta]:
 
 async def _write_as(system: System, metas: dict[int, Meta]) -> int:
     """Writes as the owner of `metas` would; how many writes were refused."""
-    store = RedisStore(system.redis.url, system.name, command_timeout_s=_PATIENT_S)
+    store = system.store()
     refused = 0
     for partition, meta in metas.items():
         try:
