@@ -17,12 +17,17 @@ settings.load_profile("weir")
 
 _LONG = ("faults", "integration", "parity", "loadtest", "examples")
 """Folders of tests that start processes and wait for them."""
+LONG_S = 300
+"""How long one of these may take: the processes of three tests share a machine, which may have two cores."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first: whatever file comes last has a process to itself, while the others have nothing to do."""
     folders = [*_LONG, *sorted({folder_of(item) for item in items} - set(_LONG))]
     items.sort(key=lambda item: folders.index(folder_of(item)))
+    for item in items:
+        if folder_of(item) in _LONG and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG_S))
 
 
 def folder_of(item: pytest.Item) -> str:
