@@ -1,7 +1,8 @@
 #!lua name=weir_@VERSION@
 -- What must be atomic about a partition's state. KEYS[1] is the partition's meta: a hash of incarnation, epoch,
 -- state_hash, vector (offsets joined by commas), attempt (the last write begun under this epoch) and groups
--- (incarnation, then number:hash:incarnation:since of each, joined by semicolons). For readers alone: until (incarnation:offsets up to which it was to be rebuilt when it began; empty where there was nothing),
+-- (incarnation, then number:hash:incarnation:since of each, joined by semicolons). For readers alone: until
+-- (incarnation:offsets up to which it was to be rebuilt when it began; empty where there was nothing),
 -- partitions (of the topic, at the last claim that said) and written (this server's clock, ms, at the last write).
 -- begin and write answer why they refused, or an empty string. @VERSION@ is a digest of this file: workers of
 -- different releases share a server.

@@ -23,6 +23,7 @@ from features.readings import Readings
 from features.spec import FeatureSpec
 from features.store import Found, Meta, RowKey, Store, Vector
 from features.table import values_at, values_of
+from features.trusted import TrustedReads
 
 FieldValue = str | float | None
 Entity = Mapping[str, FieldValue]
@@ -32,9 +33,6 @@ MOST = 10_000
 MOST_ROWS = 100_000
 """Rows that a read may look for: one for each entity, group and partition that is asked."""
 LATEST_MS = 2**53
-TRUSTED_S = 1.0
-"""How long a partition's meta is not asked for again: as long as state is behind anyway, by the default interval of
-checkpoints."""
 
 
 class _Sought(NamedTuple):
@@ -73,12 +71,10 @@ class StateReader:
         self._partitions = partitions or 0
         self._partitioner: Partitioner = partitioner
         self._floats = frozenset(floats)
-        self._now_ms, self._monotonic_s = now_ms, monotonic_s
+        self._now_ms, self._trusted = now_ms, TrustedReads(store, monotonic_s)
         self.kinds = Layout(spec).kinds
         """What is read, one an entity."""
         self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
-        self._metas: dict[int, tuple[Meta, float]] = {}
-        """By partition, its meta and when it was read."""
         for kind in self.kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
 
@@ -223,16 +219,9 @@ class StateReader:
         return partition_of(key.encode("utf-8", "surrogatepass"), self._partitions, self._partitioner)
 
     async def _found(self, sought: _Sought) -> Mapping[int, Found]:
-        """The rows sought, each with its partition's meta, which is at most TRUSTED_S old."""
-        began = self._monotonic_s()
-        since = began - TRUSTED_S
-        known = {p: held[0] for p in sought.wanted if (held := self._metas.get(p)) is not None and held[1] > since}
-        found = await self._store.read(sought.wanted, known)
+        """The rows sought, each with its partition's meta."""
+        found = await self._trusted.read(sought.wanted)
         for partition, (meta, _) in found.items():
-            if meta is None or meta.rebuilding:
-                self._metas.pop(partition, None)
-            elif meta is not known.get(partition):
-                self._metas[partition] = meta, began
             if meta is None:
                 continue
             self._check(partition, meta)

@@ -15,10 +15,11 @@ from features.codec import CodecError, entity_keys, unpack_states
 from features.layout import Layout
 from features.partitioner import partition_of
 from features.progress import NEVER, PROGRESS, UNKNOWN, progress_of
-from features.reader import TRUSTED_S, behind
+from features.reader import behind
 from features.spec import Columns, FeatureSpec
 from features.store import Found, Meta, RowKey, Store
 from features.table import values_at, values_of
+from features.trusted import TrustedReads
 
 
 class Remote(NamedTuple):
@@ -57,12 +58,10 @@ class GroupReader:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec = spec
-        self._store, self._partitions = store, partitions
+        self._trusted, self._partitions = TrustedReads(store, monotonic_s), partitions
         (self._kind,) = Layout(spec).kinds
         self._empty = self._kind.template.tobytes()
-        self._now_ms, self._monotonic_s = now_ms, monotonic_s
-        self._metas: dict[int, tuple[Meta, float]] = {}
-        """By partition, its meta and when it was read."""
+        self._now_ms = now_ms
         self.refused = ""
         """Why what is stored cannot be used, in words; empty if it can."""
         values_at(self._kind, np.empty((0, self._kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
@@ -86,15 +85,8 @@ class GroupReader:
         return self._read(list(rows), row_of, times, places, found)
 
     async def _found(self, wanted: dict[int, list[RowKey]]) -> dict[int, Found]:
-        began = self._monotonic_s()
-        since = began - TRUSTED_S
-        known = {p: held[0] for p in wanted if (held := self._metas.get(p)) is not None and held[1] > since}
-        found = dict(await self._store.read(wanted, known))
+        found = dict(await self._trusted.read(wanted))
         for partition, (meta, rows) in found.items():
-            if meta is None or meta.rebuilding:
-                self._metas.pop(partition, None)
-            elif meta is not known.get(partition):
-                self._metas[partition] = meta, began
             if meta is not None and not self._keeps(meta):
                 self.refused = f"its owner keeps other features ({meta.state_hash}, not {self.spec.state_hash})"
                 found[partition] = Found(None, [None] * len(rows))

@@ -223,18 +223,18 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
 
     An existing predictions topic must have as many partitions as the sources: a prediction keeps its event's partition.
     """
-    outputs: tuple[str, ...] = (pipeline.topics.predictions, pipeline.topics.dead_letters)
-    single, groups = loop_topics(pipeline, replication), group_topics(pipeline, partitions, replication)
-    outputs += tuple(new.topic for new in groups)
-    counts = partition_counts(admin, (*outputs, *(new.topic for new in single)))
-    for topic in outputs:
+    outputs = (pipeline.topics.predictions, pipeline.topics.dead_letters)
+    alike = [NewTopic(topic, partitions, replication) for topic in outputs]
+    alike += group_topics(pipeline, partitions, replication)
+    wanted = [*alike, *loop_topics(pipeline, replication)]
+    counts = partition_counts(admin, [new.topic for new in wanted])
+    for topic in (new.topic for new in alike):
         if counts[topic] not in (0, partitions):
             raise UsageError(
                 f"topic {topic} has {counts[topic]} partitions, the sources have {partitions}; "
                 "delete it or repartition it"
             )
-    missing = [NewTopic(topic, partitions, replication) for topic in outputs[:2] if not counts[topic]]
-    missing += [new for new in (*single, *groups) if not counts[new.topic]]
+    missing = [new for new in wanted if not counts[new.topic]]
     if not missing:
         return
     for topic, future in admin.create_topics(missing, request_timeout=REQUEST_S).items():

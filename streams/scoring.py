@@ -245,10 +245,7 @@ class Scoring:
             while self._inference.alerts:
                 self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
             self._acknowledge(work)
-        clock.mark("produce")
-        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
-        for stage, seconds in clock.seconds():
-            self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
+        self._sent(clock, spans)
         self._tally.round(work, features, scores, self._serving.deployment)
         if self.violations is not None:
             self.violations.features(broken)
@@ -260,6 +257,13 @@ class Scoring:
     async def _room_for(self, records: int) -> None:
         while not self._outputs.has_room(records):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
+
+    def _sent(self, clock: Stopwatch, spans: Spans) -> None:
+        """A round's outputs are handed over: how long each stage took."""
+        clock.mark("produce")
+        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
+        for stage, seconds in clock.seconds():
+            self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
 
     async def _pass_on(self, work: Work, fields: Columns, clock: Stopwatch) -> bool:
         """A round of a part that does not score: its events are added, and go on if they are to be scored elsewhere."""
@@ -276,10 +280,7 @@ class Scoring:
                 self._onward.send(onward, self._outputs)
             self._outputs.send_dead(work.dead)
             self._acknowledge(work)
-        clock.mark("produce")
-        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
-        for stage, seconds in clock.seconds():
-            self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
+        self._sent(clock, spans)
         self._tally.folded(work, folded)
         self._parity.round(work, folded, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True
@@ -307,9 +308,7 @@ class Scoring:
             if self._goes_on_without_store:
                 self._breaker.failed()
                 return remote.unknown(len(times))
-            if not self.waiting:
-                log.warning("the feature store does not answer, scoring waits", error=str(error))
-            self.waiting = f"the feature store does not answer: {error}"
+            self._wait(error)
             return None
         self.waiting = ""
         return found
@@ -351,9 +350,7 @@ class Scoring:
                 self._breaker.failed()
                 await self._engine.load(work.columns, without_store=True)
                 return True
-            if not self.waiting:
-                log.warning("the feature store does not answer, scoring waits", error=str(error))
-            self.waiting = f"the feature store does not answer: {error}"
+            self._wait(error)
             return False
         except Refused as error:
             self._ownership.disowned(error.partition, str(error))
@@ -368,6 +365,12 @@ class Scoring:
             self.waiting = ""
         return True
 
+    def _wait(self, error: StoreUnavailable) -> None:
+        """Scoring waits for the store, and says so once."""
+        if not self.waiting:
+            log.warning("the feature store does not answer, scoring waits", error=str(error))
+        self.waiting = f"the feature store does not answer: {error}"
+
     def _broken(self, features: Features) -> np.ndarray:
         """int64 [n]: the rules that the features of each scored event break."""
         return bits_of(self._rules, features.logged, len(features.matrix), None)
@@ -380,18 +383,12 @@ class Scoring:
         broken: np.ndarray | None,
         reads: Reads | None,
     ) -> list[bytes]:
-        deployment = self._serving.deployment
-        marks = self._marks(rows)
-        if reads is not None:
-            found = reads.marks()
-            marks = found if marks is None else [a + b for a, b in zip(marks, found, strict=True)]
+        marks = [self._marks(rows), None if reads is None else reads.marks()]
         if rows.bits is not None or broken is not None:
-            of_rules = self._rule_marks.of_rows(rows.bits, broken, len(rows))
-            if marks is None or of_rules is None:
-                marks = marks or of_rules
-            else:
-                marks = [a + b for a, b in zip(marks, of_rules, strict=True)]
-        return self._encoder.of_round(rows, features.logged, scores, deployment, marks)
+            marks.append(self._rule_marks.of_rows(rows.bits, broken, len(rows)))
+        given = [of_rows for of_rows in marks if of_rows is not None]
+        joined = [b"".join(of_row) for of_row in zip(*given, strict=True)] if given else None
+        return self._encoder.of_round(rows, features.logged, scores, self._serving.deployment, joined)
 
     def _marks(self, rows: ScoredRows) -> list[bytes] | None:
         guessed = self._engine.guessed

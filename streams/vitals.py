@@ -22,6 +22,9 @@ _DOWN_S = 5.0  # librdkafka says every two seconds that no broker is there
 Ends = dict[tuple[int, int], int]
 """By (stream, partition), the offset at which all that is there will have been worked off, where that is known."""
 
+Lag = dict[tuple[int, int], int]
+"""Records by (stream, partition)."""
+
 
 class Vitals:
     """Health, status and gauges of one worker."""
@@ -57,7 +60,8 @@ class Vitals:
         self._ends = ends
         metrics, lanes = self._metrics, self._ownership.lanes
         topics = [source.topic for source in self._pipeline.sources]
-        lag, held = self._lag(), self._held()
+        lag = self._lag()
+        held = self._held(lag)
         for topic in topics:
             metrics.set("weir_owned_partitions", len(lanes), topic=topic)
         for (stream, partition), records in lag.items():
@@ -75,14 +79,14 @@ class Vitals:
             metrics.set("weir_cache_evictions_total", stats.evictions, entity=entity)
             metrics.set("weir_cache_over_bound_rows", stats.over_bound, entity=entity)
         if self._scoring is not None and (violations := self._scoring.violations) is not None:
-            violations.look(time.monotonic(), listening=bool(lanes) and self._behind() == sum(held.values()))
+            violations.look(time.monotonic(), listening=bool(lanes) and self._behind(lag) == sum(held.values()))
         positions = tuple(p.next_offset for lane in lanes.values() for p in lane.positions)
         if positions != self._positions or all(records == held.get(at, 0) for at, records in lag.items()):
             self._positions, self._progress_s = positions, time.monotonic()
 
     def status(self) -> dict[str, Any]:
         """What GET /status answers."""
-        lanes, deployment = self._ownership.lanes, self._serving.deployment
+        lanes, deployment, lag = self._ownership.lanes, self._serving.deployment, self._lag()
         return {
             "pipeline": self._pipeline.name,
             "pid": os.getpid(),
@@ -96,8 +100,8 @@ class Vitals:
                 source.topic: {p: lane.positions[s].next_offset for p, lane in lanes.items()}
                 for s, source in enumerate(self._pipeline.sources)
             },
-            "lag": self._behind() if self._scoring else None,
-            "held": sum(self._held().values()),
+            "lag": self._behind(lag) if self._scoring else None,
+            "held": sum(self._held(lag).values()),
             "predictions": self._metrics.total("weir_predictions_total"),
             "unscored": self._metrics.total("weir_unscored_total"),
             "dead_letters": self._metrics.total("weir_dead_letters_total"),
@@ -125,14 +129,14 @@ class Vitals:
         ready, _ = self.ready()
         return {"live": not (ready and stalled_s > _STALLED_S), "stalled_s": round(stalled_s, 1)}
 
-    def _behind(self) -> int | None:
+    def _behind(self, lag: Lag) -> int | None:
         """Records that are there and not worked off, of all that this worker owns; None while that is not known."""
-        lag, streams = self._lag(), range(len(self._pipeline.sources))
+        streams = range(len(self._pipeline.sources))
         owned = {*self._ownership.lanes, *self._ownership.recovering}
         return sum(lag.values()) if all((s, p) in lag for p in owned for s in streams) else None
 
-    def _lag(self) -> dict[tuple[int, int], int]:
-        """By (stream, partition). What has come since the last measurement counts as soon as it has its place."""
+    def _lag(self) -> Lag:
+        """What has come since the last measurement counts as soon as it has its place."""
         lanes = self._ownership.lanes
         return {
             (s, p): max(end - lanes[p].positions[s].next_offset, lanes[p].buffered[s])
@@ -140,11 +144,11 @@ class Vitals:
             if p in lanes
         }
 
-    def _held(self) -> dict[tuple[int, int], int]:
+    def _held(self, lag: Lag) -> Lag:
         """Of the lag, what has been read and waits for its order beside other streams, where it is all of it."""
         lanes = self._ownership.lanes
         return {
             (s, p): records
-            for (s, p), records in self._lag().items()
+            for (s, p), records in lag.items()
             if lanes[p].held and lanes[p].received(s) >= self._ends[s, p]
         }

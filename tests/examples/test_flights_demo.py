@@ -176,7 +176,6 @@ def demo(tmp_path: Path, *arguments: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_month_begins_cold_and_its_first_model_scores_from_the_same_event_on_in_every_run(tmp_path: Path) -> None:
     arguments = demo(tmp_path, "--months", "1", "--keep")
     run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=280)

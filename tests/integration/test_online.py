@@ -19,7 +19,7 @@ from tests.integration.worker import Servers, Worker, ran_out
 from tests.oracles.features import Event, Oracle
 from tests.redis_cluster import Cluster
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 
 def test_a_worker_on_a_cluster_is_read_as_the_oracle_has_it_and_a_wiped_one_as_rebuilding_until_it_is_again(

@@ -26,7 +26,7 @@ from tests.integration.tape import PARTITIONS, partition_of
 from tests.integration.worker import Servers, Worker
 from tests.oracles.features import Event, features_of, kept_alone
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.integration
 
 DECLARED = """
 from streams import Event, Pipeline, Source

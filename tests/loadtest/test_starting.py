@@ -55,7 +55,6 @@ def test_the_plot_compares_starts_and_memories(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # one start compiles every kernel
 def test_a_short_one_times_both_kinds_of_start_and_counts_rows() -> None:
     said: list[str] = []
     found = run(said.append, rounds=1, entities=2000, bound=1000)
