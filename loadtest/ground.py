@@ -22,7 +22,8 @@ from streams.kafka import loop_topics
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
 
-GROUPS_EMPTY_S = 30.0
+GROUPS_EMPTY_S = 90.0
+"""A member that was killed, or had no time to leave, is of the group for a session: 45 s where none is set."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined, unused-ignore]
 
 from loadtest.jars import VERSION, KafkaUnavailable, fetch_jars
+from streams.ports import free_ports
 
 _READY_S = 60.0
 _STOP_S = 20.0
@@ -74,7 +75,7 @@ class KafkaCluster:
         self.nodes = range(1, brokers + 1)
         self._folder = folder
         self._java_options = java_options
-        ports = _free_ports(2 * brokers)
+        ports = free_ports(2 * brokers)
         self._ports = dict(zip(self.nodes, ports[:brokers], strict=True))
         self._controller_ports = dict(zip(self.nodes, ports[brokers:], strict=True))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -204,17 +205,6 @@ class KafkaCluster:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 if __name__ == "__main__":

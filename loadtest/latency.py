@@ -6,7 +6,6 @@ What is compared and how it is measured: docs/performance.md.
 from __future__ import annotations
 
 import math
-import socket
 import subprocess
 import time
 from collections import defaultdict
@@ -29,6 +28,7 @@ from loadtest.spans import Collector
 from loadtest.stages import parts
 from loadtest.systems import LATENCY, System, Task, select
 from streams.errors import UsageError, WeirError
+from streams.ports import free_port
 
 PROBES = 200
 """Payments before all others, scored before the sender starts: enough for every partition to have some."""
@@ -81,7 +81,7 @@ class LatencyBench:
             records=PROBES + plan.count,
             work=on.work,
             log=on.work / f"{system.name}.log",
-            http=f"127.0.0.1:{_free_port()}",
+            http=f"127.0.0.1:{free_port()}",
             prompt=True,
         )
         on.empty_input()
@@ -208,13 +208,6 @@ def _arrivals(task: Task) -> Path:
 def _quantile_ms(before: str, after: str, q: float, name: str, **labels: str) -> float | None:
     found = scrape.quantile(scrape.buckets(before, name, **labels), scrape.buckets(after, name, **labels), q)
     return None if found is None else found * 1e3
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _told(system: System, rate: int, turn: Turn) -> str:

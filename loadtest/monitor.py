@@ -7,7 +7,6 @@ can. What is measured and how: docs/performance.md.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from loadtest.report import machine
 from loadtest.valkey import Valkey
 from streams.errors import WeirError
 from streams.kafka import create_topics
+from streams.ports import free_port
 from streams.settings import PREFIX
 
 COLUMNS = ("monitor", "")
@@ -143,9 +143,7 @@ def _made(records: int) -> Iterator[tuple[int, bytes, bytes, int]]:
 
 
 def _start(broker: str, redis: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        http = f"127.0.0.1:{probe.getsockname()[1]}"
+    http = f"127.0.0.1:{free_port()}"
     inherited = {k: v for k, v in os.environ.items() if not k.startswith((PREFIX, "OTEL_"))}
     settings = {"BROKER": broker, "REDIS": redis, "DATA_DIR": str(folder / "data"), "HTTP": http, "LOG_FORMAT": "json"}
     environment = inherited | {PREFIX + name: value for name, value in settings.items()}

