@@ -50,10 +50,10 @@ class Failed(Exception):
 class Grounds:
     """What scenarios share: the brokers, and a folder. As a context manager: started on entry, gone on exit."""
 
-    def __init__(self, folder: Path, *, long: bool = False) -> None:
+    def __init__(self, folder: Path, brokers: int = 3, *, long: bool = False) -> None:
         self.folder = folder
         # The long form lasts long enough for Java's better compiler to pay.
-        self.kafka = KafkaCluster(folder, 3, java_options=(ONE_CORE[0],) if long else ONE_CORE)
+        self.kafka = KafkaCluster(folder, brokers, java_options=(ONE_CORE[0],) if long else ONE_CORE)
         self.admin: AdminClient
         self.alive = set(self.kafka.nodes)
 
@@ -77,7 +77,8 @@ class Grounds:
 
         def in_sync() -> bool:
             topics = self.admin.list_topics(timeout=10).topics.values()
-            return all(len(p.isrs) == len(p.replicas) == 3 for t in topics for p in t.partitions.values())
+            nodes = len(self.kafka.nodes)
+            return all(len(p.isrs) == len(p.replicas) == nodes for t in topics for p in t.partitions.values())
 
         wait(in_sync, within_s, lambda: "replicas are not in sync")
 
@@ -301,7 +302,7 @@ class System:
             "WEIR_BROKER": self._broker,
             "WEIR_REDIS": self.redis_url,
             "WEIR_GUARANTEE": "exactly_once",
-            "WEIR_REPLICATION": "3",
+            "WEIR_REPLICATION": str(len(self.grounds.kafka.nodes)),
             "WEIR_COMMIT_INTERVAL": COMMIT_MS,
             **self._settings,
         }

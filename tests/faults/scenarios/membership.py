@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import orjson
 
@@ -21,11 +24,37 @@ _AROUND_S = 0.5
 def membership(grounds: Grounds, seconds: int) -> Row:
     """The third worker comes and goes; streams of one partition number stay in one worker all the time."""
     row = Row("a worker joins and leaves every 5 s (seconds)", seconds)
-    with grounds.system("streams", 60_000 if seconds < 60 else 700_000, 600.0, workers=2) as system:
+    _come_and_go(grounds.system("streams", 60_000 if seconds < 60 else 700_000, 600.0, workers=2), row)
+    if row.stall_s > GAP_S:
+        row.problems.append(f"a partition stood still for {row.stall_s:.1f} s")
+    return row
+
+
+@scenario("retained", "what a rebalance costs partitions that stay, one broker, seconds", short=0, long=120, alone=True)
+def retained(grounds: Grounds, seconds: int) -> Row:
+    """As quiet as one machine can be: one broker, a hundred payments a second, commits as by default.
+
+    stall_s: the longest that an event of a partition that stayed waited while others moved.
+    """
+    row = Row("partitions that stay while a worker joins and leaves, one broker (seconds)", seconds)
+    (folder := grounds.folder / "one").mkdir()
+    with Grounds(folder, brokers=1) as quiet:
+        feed = 100 * (seconds + 60)
+        moving = _come_and_go(quiet.system("payments", feed, 100.0, workers=2, WEIR_COMMIT_INTERVAL="100"), row)
+    if moving:
+        row.stall_s = round(moving[-1].wait_s, 2)
+    else:
+        row.problems.append("vacuous: no event was under way while partitions moved")
+    return row
+
+
+def _come_and_go(system: System, row: Row) -> list[_Wait]:
+    """For the row's seconds. Returns the waits of events of partitions that stayed while others moved, by length."""
+    with system:
         looks = _Looks(system.fleet)
         looks.start()
         system.progress()
-        until, joined = time.monotonic() + seconds, 0
+        since_s, until, joined = time.time(), time.monotonic() + row.count, 0
         while time.monotonic() < until:
             system.under_load()
             system.fleet.begin(2)
@@ -41,12 +70,10 @@ def membership(grounds: Grounds, seconds: int) -> Row:
         looks.end()
         row.problems += looks.split[:3]
         system.finish(row).judge(aborts=False)
-        stayed_s = looks.longest_wait(system)
+        moving, calm = looks.waits(system, since_s)
     row.notes.append(f"joined {joined} times; {len(looks.owners)} looks at who has which partition of which stream")
-    row.notes.append(f"an event of a partition that stayed where it was waited for {stayed_s:.2f} s at most")
-    if row.stall_s > GAP_S:
-        row.problems.append(f"a partition stood still for {row.stall_s:.1f} s")
-    return row
+    row.notes += [_told(moving, "while others moved"), _told(calm, "while none moved")]
+    return moving
 
 
 @scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=65)
@@ -68,6 +95,12 @@ def rolling(grounds: Grounds, count: int) -> Row:
         system.finish(row).judge(aborts=False)
     row.notes.append(f"from sending an event to reading its committed prediction: p99 {row.p99_s:.2f} s")
     return row
+
+
+class _Wait(NamedTuple):
+    wait_s: float
+    partition: int
+    sent_s: float
 
 
 class _Looks(threading.Thread):
@@ -94,17 +127,32 @@ class _Looks(threading.Thread):
         self._halt.set()
         self.join(10)
 
-    def longest_wait(self, system: System) -> float:
-        """Seconds from sending an event to its committed prediction, of partitions that had one owner meanwhile."""
+    def waits(self, system: System, since_s: float) -> tuple[list[_Wait], list[_Wait]]:
+        """Of events of partitions that had one owner from sending to the committed prediction, by length.
+
+        First of those that were under way while other partitions moved, then of the others.
+        """
         times = [at for at, _ in self.owners]
-        longest = 0.0
+        moving, calm = [], []
         for seen in system.watch.found[system.pipeline.topics.predictions]:
             source = orjson.loads(seen.value)["source"]
             sent_s = system.load.sent_s[0, source["partition"]][source["offset"]]
-            wait_s = seen.appended_s - sent_s
-            if sent_s < system.load.drips_s and wait_s > longest:
+            if since_s < sent_s < system.load.drips_s:
                 begin = bisect(times, sent_s - _AROUND_S) - 1
-                looks = self.owners[max(0, begin) : bisect(times, seen.appended_s + _AROUND_S) + 1]
-                if len({owner.get(seen.partition) for _, owner in looks}) == 1:
-                    longest = wait_s
-        return longest
+                end = bisect(times, seen.appended_s + _AROUND_S) + 1
+                looks = [owner for _, owner in self.owners[max(0, begin) : end]]
+                if len({owner.get(seen.partition) for owner in looks}) == 1:
+                    moved = any(owner != looks[0] for owner in looks)
+                    (moving if moved else calm).append(_Wait(seen.appended_s - sent_s, seen.partition, sent_s))
+        return sorted(moving), sorted(calm)
+
+
+def _told(waits: Sequence[_Wait], when: str) -> str:
+    if not waits:
+        return f"no event was under way {when}"
+    p50, p99, longest = (waits[int(q * (len(waits) - 1))] for q in (0.5, 0.99, 1.0))
+    sent = datetime.fromtimestamp(longest.sent_s, UTC).time().isoformat("milliseconds")
+    return (
+        f"{len(waits):,} events of partitions that stayed where they were waited {when}: p50 {p50.wait_s:.2f} s, "
+        f"p99 {p99.wait_s:.2f} s, {longest.wait_s:.2f} s at most (partition {longest.partition}, sent at {sent})"
+    )
