@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from streams.batches import End, Poll, batch_of, by_place
 from streams.errors import WeirError
@@ -36,6 +36,7 @@ _IDLE_S = 0.1
 _FULL_S = 0.5
 _REVOKE_S = 30.0
 _SEEK_TRIES = 10
+_WAKE_S = 1.0  # for as long as that those threads would sleep
 
 
 class Owner(Protocol):
@@ -95,6 +96,7 @@ class Intake:
         self._open = 0
         self._full_since = 0.0
         self._standing_by = False
+        self._asleep = False  # whether partitions may be fetched that were not
         self._halt = threading.Event()
         self._generations: dict[int, int] = {}  # of the partitions that have been started
         self._recovering: set[int] = set()
@@ -182,6 +184,8 @@ class Intake:
             )
             while not self._halt.is_set():
                 self._serve(0 if self._has_room else _IDLE_S)
+                if self._asleep:
+                    self._wake()
                 if self._has_room:
                     self._read(_IDLE_S)
                 elif time.monotonic() - self._full_since > _FULL_S:
@@ -211,6 +215,16 @@ class Intake:
             self._read(_IDLE_S)  # rebalances; a record that was on its way is taken above the bound
         self._standing_by = False
         self._consumer.resume(self._readable())
+        self._asleep = True
+
+    def _wake(self) -> None:
+        """librdkafka lets partitions go on without waking the threads that fetch them, which sleep for up to a second
+        where they had none left. An answer of their brokers wakes them: one request a broker.
+        """
+        self._asleep = False
+        with contextlib.suppress(KafkaException):  # none answers, or the consumer is being closed
+            if read := [TopicPartition(t.topic, t.partition, OFFSET_END) for t in self._consumer.assignment()]:
+                self._consumer.offsets_for_times(read, timeout=_WAKE_S)
 
     def _poll(self, messages: list[Message], polled_ns: int) -> Poll:
         ends: list[End] = []
@@ -320,6 +334,7 @@ class Intake:
             self._seek(TopicPartition(topic, partition, offset))
         if not self._standing_by:
             self._consumer.resume(self._everywhere([partition]))
+            self._asleep = True
 
     def _seek(self, to: TopicPartition) -> None:
         for _ in range(_SEEK_TRIES):
@@ -396,6 +411,7 @@ class Intake:
     def _timed(self, event: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
+        self._wake()  # all partitions, also those that stay, stood still until the answer to this
         self._rebalanced(event, time.perf_counter() - began)
 
     def _ask_owner(self, ask: Callable[[Sequence[int]], Any], partitions: Sequence[int]) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 
 from loadtest.kafka import KafkaCluster
 
 pytestmark = pytest.mark.integration
 
 MEMBER = """
-import asyncio, sys
+import asyncio, sys, time
 from streams.intake import Intake
 from streams.kafka import client_config, consumer_config
 from streams.settings import load_settings
@@ -26,6 +31,7 @@ class Owner:
     def assigned(self, partitions):
         print("has", *sorted(partitions), flush=True)
         if not instance: self.done.set()
+        for partition in partitions: intake.start(partition, [0] * len(topics), 1)
     async def revoked(self, partitions): print("given up", *sorted(partitions))
     async def lost(self, partitions): ...
     def out_of_range(self, partition, reason): ...
@@ -33,13 +39,18 @@ class Owner:
         print("failed:", error.args[0].str())
         self.done.set()
 
+def deliver(poll):
+    for batch in poll.batches: print("read", batch.partition, time.time(), flush=True)
+    intake.done()
+
 async def main():
+    global intake
     owner, settings = Owner(), load_settings(broker=broker)
     base = client_config(settings, broker, "member", print)
     # librdkafka's own lines are callbacks too: some follow the assignment within the same poll.
     config = {**consumer_config(settings, base, topics[0], instance), "debug": "cgrp"}
     ids = TopicIds(None, topics)
-    intake = Intake(config, topics, owner, print, ids=ids, max_records=10, rebalanced=lambda event, took_s: None)
+    intake = Intake(config, topics, owner, deliver, ids=ids, max_records=10, rebalanced=lambda event, took_s: None)
     intake.connect()
     intake.begin(asyncio.get_running_loop())
     await owner.done.wait()
@@ -73,3 +84,65 @@ def test_a_member_whose_name_another_one_takes_fails_and_does_not_sit_idle(kafka
         other.close()
     assert "failed: " in said
     assert "fenced" in said
+
+
+def test_partitions_that_stay_are_read_on_while_another_member_joins(kafka: KafkaCluster) -> None:
+    """librdkafka pauses all of them for its callback, and left alone it fetches nothing for up to a second after it."""
+    topic = "rebalance-stays"
+    kafka.create_topics(topic, partitions=2)
+    command = [sys.executable, "-c", MEMBER, kafka.address, "stays", topic]
+    moved: list[float] = []
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as member,
+        _sending(kafka.address, topic),
+    ):
+        assert member.stdout is not None
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.extend(member.stdout or ()), daemon=True)
+        reader.start()
+        while not said or not said[-1].startswith("read"):
+            assert member.poll() is None
+            time.sleep(0.1)
+        for _ in range(5):
+            other = Consumer(
+                {
+                    "bootstrap.servers": kafka.address,
+                    "group.id": topic,
+                    "partition.assignment.strategy": "cooperative-sticky",
+                    "auto.offset.reset": "latest",
+                }
+            )
+            other.subscribe([topic])
+            while not other.assignment():
+                other.poll(0.1)
+            moved.append(time.time())
+            other.close()
+            time.sleep(2.0)
+        member.kill()
+        reader.join(30)
+    read = [(int(p), float(at)) for _, p, at in (line.split() for line in said if line.startswith("read "))]
+    assert {p for p, _ in read} == {0, 1}
+    times = sorted(at for _, at in read)
+    stood = [max(b - a for a, b in pairwise(times) if b > at - 2.5 and a < at) for at in moved]
+    assert sorted(stood)[-2] < 0.5, stood  # one may be the machine's
+
+
+@contextmanager
+def _sending(broker: str, topic: str) -> Iterator[None]:
+    """A record to each of two partitions, every 20 ms."""
+    producer, halt = Producer({"bootstrap.servers": broker, "linger.ms": 0}), threading.Event()
+
+    def send() -> None:
+        while not halt.wait(0.02):
+            for partition in (0, 1):
+                producer.produce(topic, b"", partition=partition)
+            producer.poll(0)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        halt.set()
+        thread.join()
+        producer.flush(10)
