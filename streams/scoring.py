@@ -299,10 +299,10 @@ class Scoring:
 
     async def _read_remote(self, remote: RemoteReads, fields: Columns, times: np.ndarray) -> Reads | None:
         """The remote groups of the scored events; None where the store does not answer."""
-        if not len(times) or (self._goes_on_without_store and not self._breaker.closed):
+        if self._goes_on_without_store and not self._breaker.closed:
             return remote.unknown(len(times))
         try:
-            found = await remote.read(fields, times)
+            found = await remote.read(fields, times) if len(times) else remote.unknown(0)
         except StoreUnavailable as error:
             self._metrics.inc("weir_store_errors_total", operation="remote")
             if self._goes_on_without_store:
@@ -310,7 +310,7 @@ class Scoring:
                 return remote.unknown(len(times))
             self._wait(error)
             return None
-        self.waiting = ""
+        self._go_on()
         return found
 
     def _in_partitions(
@@ -359,11 +359,16 @@ class Scoring:
             for take in work.takes:
                 self._ownership.disowned(take.partition, str(error), rebuild=True)
             return False
+        if self._remote is None:  # else it is asked again in this round, and may not answer that
+            self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        """All that a round needs of the store is there."""
         self._breaker.succeeded()
         if self.waiting:
             log.info("the feature store answers again")
             self.waiting = ""
-        return True
 
     def _wait(self, error: StoreUnavailable) -> None:
         """Scoring waits for the store, and says so once."""

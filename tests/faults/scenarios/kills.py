@@ -15,7 +15,7 @@ def worker_kill(grounds: Grounds, count: int) -> Row:
         return kills(system, Row("worker kill -9", count), count).judge(aborts=True)
 
 
-@scenario("worker-kill-streams", "worker kill -9, two streams", short=3, long=50)
+@scenario("worker-kill-streams", "worker kill -9, two streams", short=1, long=50)
 def worker_kill_streams(grounds: Grounds, count: int) -> Row:
     with grounds.system("streams", *_size(count)) as system:
         return kills(system, Row("worker kill -9, two streams", count), count).judge(aborts=True)

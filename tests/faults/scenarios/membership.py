@@ -76,7 +76,7 @@ def _come_and_go(system: System, row: Row) -> list[_Wait]:
     return moving
 
 
-@scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=65)
+@scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=125)
 def rolling(grounds: Grounds, count: int) -> Row:
     row = Row("rolling restart of all workers", count)
     with grounds.system("payments", 60_000 if count < 3 else 300_000, 800.0) as system:

@@ -42,7 +42,7 @@ def reset(grounds: Grounds, count: int) -> Row:
         return system.finish(row).judge(aborts=False)
 
 
-@scenario("topic-recreated", "topic deleted and made again", short=3, long=6, lasts=90)
+@scenario("topic-recreated", "topic deleted and made again", short=3, long=6, lasts=170)
 def recreated(grounds: Grounds, count: int) -> Row:
     """Kafka deletes a topic's committed offsets with it.
 

@@ -91,7 +91,7 @@ def full(grounds: Grounds, count: int) -> Row:
         return system.finish(row).judge(aborts=False)
 
 
-@scenario("redis-away-local", "Redis away, going on from local state", short=2, long=10, lasts=65)
+@scenario("redis-away-local", "Redis away, going on from local state", short=1, long=10, lasts=50)
 def local(grounds: Grounds, count: int) -> Row:
     """Killed and back empty, and stopped and back whole, in turns: what was guessed is marked, what is not is exact."""
     row = Row("Redis away, going on from local state", count)
