@@ -13,7 +13,7 @@ store the other calls may come. Checkpoints are written whenever it suits, one a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,6 +210,10 @@ class FeatureEngine:
         for name, count in late.items():
             self.late[name] += count
         return aggregates, late
+
+    def crowded(self, partitions: Collection[int]) -> bool:
+        """Whether a checkpoint of `partitions` should come before more rounds, so that rows find room in the bound."""
+        return any(table.crowded(partitions) for table in self._tables)
 
     def snapshot(
         self, vectors: Mapping[int, Vector], progress: Mapping[int, Progress] | None = None

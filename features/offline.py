@@ -5,8 +5,10 @@ The state of every entity stays in memory, about the width of its row (`features
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
+
+import numpy as np
 
 from features.engine import FeatureEngine, Features
 from features.memory_store import MemoryStore
@@ -35,14 +37,17 @@ class OfflineEngine:
         """Rows held, by entity kind."""
         return {kind: stats.rows for kind, stats in self._engine.stats().items()}
 
-    def process(self, round: Round) -> Features:
-        """The features of the round's scored records, each as of just before it. Raises FeatureError."""
+    def process(self, round: Round, given: Mapping[str, np.ndarray] | None = None) -> Features:
+        """The features of the round's scored records, each as of just before it. Raises FeatureError.
+
+        given: as of `FeatureEngine.process`.
+        """
         for partition in {segment.partition for columns in round for segment in columns.segments} - self._owned:
             meta = Meta(1, 1, self.spec.state_hash, (0,) * len(self.spec.streams))
             self._engine.own(partition, meta, empty=True)
             self._owned.add(partition)
         _at_once(self._engine.load(round))
-        return self._engine.process(round)
+        return self._engine.process(round, given)
 
 
 def _at_once(coroutine: Coroutine[Any, Any, None]) -> None:

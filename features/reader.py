@@ -16,7 +16,7 @@ from features import codec
 from features.expiry import REBUILDING, newest_ms, states
 from features.layout import Kind, Layout
 from features.partitioner import Partitioner, partition_of
-from features.read_plan import NOTHING, Group, ReadPlan, asked_of, made_plan
+from features.read_plan import NOTHING, Group, ReadPlan, asked_of, made_plan, readable
 from features.read_plan import ReadError as ReadError
 from features.read_plan import Unreadable as Unreadable
 from features.readings import Readings
@@ -77,6 +77,11 @@ class StateReader:
         self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
         for kind in self.kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
+
+    @property
+    def features(self) -> list[str]:
+        """The names of what it reads."""
+        return list(readable(self._spec))
 
     @property
     def partitions(self) -> int:

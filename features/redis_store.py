@@ -36,6 +36,8 @@ from features.store import (
 CHUNK_BYTES = 256 * 1024
 CHUNK_ROWS = 1000
 """A chunk keeps the server busy for 1 to 3 ms."""
+CHUNKS = 8
+"""Sent at once: each answer that is waited for costs as long as the worker's event loop is busy with a round."""
 
 _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
@@ -112,12 +114,16 @@ class RedisStore:
         before = [follows.incarnation, follows.epoch, _text(follows.vector), _text(unanswered), _text(vector)]
         before.append(next(self._attempts))
         self._unanswered[partition] = vector
-        chunks = list(_chunks(rows))
-        for number, chunk in enumerate(chunks, start=1):
-            row_keys = self._row_keys(partition, [key for key, _ in chunk])
-            last = int(number == len(chunks))
-            args = [*before, last, self._ttl_ms or 0, *[value for _, value in chunk]]
-            _accept(partition, await self._function("write", [meta_key, *row_keys], args))
+        *chunks, last = _chunks(rows)
+        turns = [chunks[at : at + CHUNKS] for at in range(0, len(chunks), CHUNKS)]
+        for some in (*turns, [last]):  # the last one moves the vector: when all the others are there
+            calls = []
+            for chunk in some:
+                row_keys = self._row_keys(partition, [key for key, _ in chunk])
+                args = [*before, int(chunk is last), self._ttl_ms or 0, *[value for _, value in chunk]]
+                calls.append(([meta_key, *row_keys], args))
+            for refusal in await self._functions("write", calls):
+                _accept(partition, refusal)
         del self._unanswered[partition]
         return replace(follows, vector=vector)
 
@@ -164,14 +170,21 @@ class RedisStore:
         return [f"{head}{group:x}:{key}".encode("utf-8", "surrogatepass") for group, key in keys]
 
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
+        (found,) = await self._functions(name, [(keys, args)])
+        return found
+
+    async def _functions(self, name: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
+        """The answers to calls of one partition, in their order; calls may be made twice."""
         if not self._ready:
             await self._prepare()
-        call = Command(keys[0], ("FCALL", f"weir_{_VERSION}_{name}", len(keys), *keys, *args))
+        commands = [
+            Command(keys[0], ("FCALL", f"weir_{_VERSION}_{name}", len(keys), *keys, *args)) for keys, args in calls
+        ]
         try:
-            return await self._redis.run(call)
+            return await self._redis.run_all(commands)
         except FunctionMissing:  # a server without what it had, or a new primary
             await self._prepare()
-            return await self._redis.run(call)
+            return await self._redis.run_all(commands)
 
     async def _prepare(self) -> None:
         """Loads the functions on every primary, and refuses a server that would drop rows on its own."""

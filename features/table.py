@@ -8,7 +8,7 @@ written* (copied, and the store has not confirmed). Only clean rows leave to mak
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -122,6 +122,16 @@ class EntityTable:
             self.dirty[mine] = 0
             self.writing[mine] = True
         return taken
+
+    def crowded(self, partitions: Collection[int]) -> bool:
+        """Whether so many rows wait to be written, some of them of `partitions`, that new ones may soon find no room
+        within the bound.
+        """
+        waiting = self.dirty.view(np.bool_) | self.writing
+        if np.count_nonzero(waiting) <= self.capacity - self.capacity // 4:
+            return False
+        owners = np.bincount(self.partitions[waiting])
+        return int(owners[[p for p in partitions if p < len(owners)]].sum()) > self.capacity // 4
 
     def settle(self, rows: np.ndarray, *, written: bool) -> None:
         """Ends the writing of rows: those not written are dirty again, and those changed since still are."""

@@ -7,6 +7,7 @@ is never ahead of Kafka.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from streams.lane import Lane, Position
 log = structlog.get_logger(__name__)
 
 _SLOW_S = 2.0
+_WRITERS = 4
+"""Partitions whose checkpoints are written at once: each waits for the server, and for rounds that are computed."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Committer:
         self._committed: dict[tuple[int, int], Position] = {}
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
+        self._ended = asyncio.Event()
+        self.hurried = False
+        """Whether a checkpoint is wanted before its time."""
         self.store_away = ""
         """Why checkpoints cannot be written, in words; empty if they can."""
 
@@ -92,6 +98,7 @@ class Committer:
         if checkpoint and (self._writing is None or self._writing.done()):
             vectors = {p: tuple(x.next_offset for x in lane.positions) for p, lane in ready.items()}
             copies = self._engine.snapshot(vectors, None if self._progress is None else self._progress(ready))
+            self.hurried = False
         return Boundary(positions, copies)
 
     async def finish(self, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:
@@ -110,6 +117,13 @@ class Committer:
         if committed and boundary.copies:
             self._writing = asyncio.create_task(self._write(boundary.copies))
         return committed
+
+    async def relieve(self, within_s: float) -> None:
+        """Wants a checkpoint now, and waits until the next one has been written or has failed, at most `within_s`."""
+        self.hurried = True
+        self._ended.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), within_s)
 
     async def written(self) -> None:
         """Waits until the checkpoint under way has been written, or has failed."""
@@ -141,12 +155,20 @@ class Committer:
 
     async def _write(self, copies: list[Checkpoint]) -> None:
         began = time.perf_counter()
-        try:
-            for copy in copies:
+        writers = asyncio.Semaphore(_WRITERS)
+
+        async def write(copy: Checkpoint) -> None:
+            async with writers:
                 await self._write_one(copy)
+
+        try:
+            ends = await asyncio.gather(*map(write, copies), return_exceptions=True)
         finally:  # whatever was not settled is dirty again
             for copy in copies:
                 self._engine.write_failed(copy)
+            self._ended.set()
+        for error in filter(None, ends):
+            raise error
         self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="checkpoint")
 
     async def _write_one(self, copy: Checkpoint) -> None:

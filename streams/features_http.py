@@ -13,11 +13,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from features.reader import Entity, ReadError, StateReader, Unreadable
+from features.reader import Entity, ReadError, Unreadable
 from features.readings import STATES, Readings
 from features.store import StoreMisconfigured, StoreUnavailable
 from monitors.metrics import Metrics
 from streams.breaker import Breaker
+from streams.entity_readers import EntityReaders
 
 BODY_BYTES = 4 * 1024 * 1024
 """The largest request."""
@@ -53,7 +54,7 @@ class FeaturesEndpoint:
 
     def __init__(
         self,
-        reader: StateReader,
+        reader: EntityReaders,
         metrics: Metrics,
         *,
         pipeline: str,

@@ -15,6 +15,7 @@ from streams.errors import UsageError
 from streams.features_http import FeaturesEndpoint
 from streams.http import HttpServer
 from streams.online import FeatureReader
+from streams.parts import parts_of
 from streams.pipeline import Pipeline
 from streams.settings import Settings
 
@@ -25,7 +26,7 @@ _LOOK_S = 1.0
 
 def run_features(pipeline: Pipeline, settings: Settings, *, most: int) -> None:
     """Serves until SIGTERM or Ctrl-C. most: entities of one request."""
-    if not readable(pipeline.spec):
+    if not any(readable(part.pipeline.spec) for part in parts_of(pipeline)):
         raise UsageError(f"pipeline {pipeline.name} has no features of entities to serve")
     try:
         asyncio.run(_serve(pipeline, settings, most))
@@ -41,7 +42,7 @@ async def _serve(pipeline: Pipeline, settings: Settings, most: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stopping.set)
     async with FeatureReader(pipeline) as reader:
-        endpoint = FeaturesEndpoint(reader.state, metrics, pipeline=pipeline.name, most=most)
+        endpoint = FeaturesEndpoint(reader.readers, metrics, pipeline=pipeline.name, most=most)
         server = HttpServer(
             host,
             port,
@@ -72,7 +73,7 @@ def _status(pipeline: Pipeline, reader: FeatureReader, endpoint: FeaturesEndpoin
     return {
         "pipeline": pipeline.name,
         "role": "features",
-        "features": list(readable(pipeline.spec)),
-        "partitions": reader.state.partitions,
+        "features": reader.readers.features,
+        "partitions": reader.readers.own.partitions,
         "waiting": endpoint.ready()[1],
     }

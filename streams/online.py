@@ -23,6 +23,7 @@ from features.reader import Entity, ReadError, StateReader, Unreadable
 from features.readings import Reading, Readings
 from features.redis_store import RedisStore
 from features.store import StoreMisconfigured, StoreUnavailable
+from streams.entity_readers import EntityReaders
 from streams.event import integer_fields
 from streams.loading import load_pipeline
 from streams.parts import parts_of
@@ -63,12 +64,9 @@ class FeatureReader:
         url = redis_url if redis_url is not None else _redis_of_settings()
         self._timeout_s = timeout_s
         self._states: list[tuple[StateReader, RedisStore]] = []
-        self.state = self._state_of(loaded, url, partitions)
-        self._remote = {
-            frozenset(part.group.entity): self._state_of(part.pipeline, url, None)
-            for part in parts_of(loaded)
-            if part.group is not None
-        }
+        own = self._state_of(loaded, url, partitions)
+        remote = [(part.group, part.pipeline) for part in parts_of(loaded) if part.group is not None]
+        self.readers = EntityReaders(own, {group: self._state_of(seen, url, None) for group, seen in remote})
 
     async def read(
         self,
@@ -89,11 +87,7 @@ class FeatureReader:
         Raises ReadError where that cannot be answered, StoreUnavailable where Redis does not, StoreMisconfigured where
         it refuses.
         """
-        remote = self._remote.get(frozenset(entities[0])) if entities else None
-        if remote is None:
-            return await self.state.read(entities, _ms(at), features, ask_all=ask_all)
-        # A group's records are keyed by the text of all fields together: of several, no field says the partition.
-        return await remote.read(entities, _ms(at), features, ask_all=ask_all or len(entities[0]) > 1)
+        return await self.readers.read(entities, _ms(at), features, ask_all=ask_all)
 
     def _state_of(self, pipeline: Pipeline, url: str, partitions: int | None) -> StateReader:
         store = RedisStore(url, pipeline.name, connect_timeout_s=self._timeout_s, command_timeout_s=self._timeout_s)

@@ -26,6 +26,7 @@ from monitors.metrics import Metrics
 from streams.balance import Balance
 from streams.batches import Headers, Poll, RecordBatch
 from streams.breaker import Breaker
+from streams.commit import Committer
 from streams.contract import Marks
 from streams.decode import decoder_of
 from streams.decoded import DeadLetter, Decoded
@@ -52,6 +53,7 @@ from streams.violations import Violations
 
 log = structlog.get_logger(__name__)
 
+_RELIEF_S, _RELIEFS = 1.0, 30
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 _SAMPLE = 100
 
@@ -61,7 +63,7 @@ class Scoring:
 
     part: what of the pipeline is worked on here; remote: the groups that it reads, progress: how far its own is, for
     those who read it; None where that is not what it does.
-    gate: held from the first look at the lanes to the acknowledgement; sending: while outputs are sent.
+    gate: held from the first look at the lanes to the acknowledgement; `committer.sending`: while outputs are sent.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Scoring:
         outputs: Outputs,
         serving: Serving,
         gate: asyncio.Lock,
-        sending: asyncio.Lock,
+        committer: Committer,
         metrics: Metrics,
         tracer: Tracer,
         partitions: int,
@@ -94,7 +96,8 @@ class Scoring:
         self._spec = pipeline.spec
         self._intake, self._outputs, self._serving = intake, outputs, serving
         self._inference = Inference(serving, metrics)
-        self._gate, self._sending, self._metrics, self._tracer = gate, sending, metrics, tracer
+        self._committer, self._sending = committer, committer.sending
+        self._gate, self._metrics, self._tracer = gate, metrics, tracer
         self._topics = [source.topic for source in pipeline.sources]
         self.schemas = schemas
         self._decoders = [
@@ -134,6 +137,7 @@ class Scoring:
                 lane = lanes.get(end.partition)
                 if lane is not None and lane.generation == end.generation:
                     lane.reached(end.stream, end.offset)
+        await self._make_room()
         for tries in itertools.count():
             async with self._gate:
                 try:
@@ -143,6 +147,18 @@ class Scoring:
                     await self._ownership.start_over(void)
             await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
         self._balance.keep(self._ownership.lanes)
+
+    async def _make_room(self) -> None:
+        """While new entities come faster than they can be written, waits for a checkpoint: memory has a bound.
+
+        Not where the store takes nothing, or Kafka no commit: entities that are here can be scored all the same.
+        """
+        for _ in range(_RELIEFS):
+            lanes = self._ownership.lanes
+            recovered = [p for p, lane in lanes.items() if lane.recovered and p not in self._engine.guessed]
+            if self._committer.store_away or not self._engine.crowded(recovered):
+                return
+            await self._committer.relieve(_RELIEF_S)
 
     def _opened(self, batch: RecordBatch) -> tuple[RecordBatch, Origin | None, list[DeadLetter]]:
         """The records of the source in a batch, and where they came from, if that goes on or came along."""

@@ -231,7 +231,7 @@ class Worker:
             outputs,
             self._serving,
             self._gate,
-            committer.sending,
+            committer,
             self.metrics,
             self._tracer,
             partitions,
@@ -291,7 +291,8 @@ class Worker:
         next_s = time.monotonic() + checkpoint_s
         while self._error is None:
             await asyncio.sleep(commit_s)
-            due = (now_s := time.monotonic()) > next_s - commit_s / 2  # the commit nearest to its time
+            now_s = time.monotonic()
+            due = now_s > next_s - commit_s / 2 or self._committer.hurried  # the commit nearest to its time
             if due:
                 next_s = max(next_s + checkpoint_s, now_s)
             try:

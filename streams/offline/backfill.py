@@ -11,12 +11,13 @@ from features.offline import OfflineEngine
 from streams.errors import UsageError
 from streams.offline.files import Input
 from streams.offline.frames import LABELS, ROW, feature_columns, feature_schema, frame
+from streams.offline.groups import GroupEngines
 from streams.offline.labels import LabelTable
 from streams.offline.merging import merged
 from streams.offline.reading import chunks
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
-from streams.offline.wanted import check_no_groups, wanted_of
+from streams.offline.wanted import wanted_of
 from streams.pipeline import Pipeline
 from streams.rounds import Work, assemble
 
@@ -36,12 +37,11 @@ class Backfill:
         rejected: Callable[[list[Reject]], None],
         labels: LabelTable | None = None,
     ) -> None:
-        check_no_groups(pipeline)
         missing = [source.topic for source in pipeline.sources if source.topic not in inputs]
         if missing:
             raise UsageError(f"no files of {missing[0]}: give --input {missing[0]}=FILES, once for each source")
         self._pipeline, self._labels, self._rejected = pipeline, labels, rejected
-        self._engine = OfflineEngine(pipeline.spec)
+        self._engine, self._groups = OfflineEngine(pipeline.spec), GroupEngines(pipeline)
         self._streams = [
             chunks(wanted_of(source, stream, pipeline.spec), stream, inputs[source.topic], reading)
             for stream, source in enumerate(pipeline.sources)
@@ -54,17 +54,19 @@ class Backfill:
     @property
     def late(self) -> dict[str, int]:
         """By windowed aggregate, the events that came too late for it."""
-        return {name: count for name, count in self._engine.late.items() if count}
+        late = {**self._engine.late, **self._groups.late}
+        return {name: count for name, count in late.items() if count}
 
     @property
     def entities(self) -> dict[str, int]:
-        return self._engine.entities
+        return {**self._engine.entities, **self._groups.entities}
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The dataset, frame by frame, in the order of the stream."""
         for takes in merged(self._streams, self._rejected):
             work = assemble(takes, len(self._streams))
-            features = self._engine.process(work.columns)
+            lead = next((columns for columns in work.columns if columns.stream == 0), None)
+            features = self._engine.process(work.columns, None if lead is None else self._groups.values(lead))
             self.events += work.records
             for name, failure in features.failed.items():
                 self.compute_failures[name] = self.compute_failures.get(name, 0) + failure.events

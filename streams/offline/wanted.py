@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ class Wanted:
 
 
 def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
-    """What the features read of a source, with its key and id."""
-    used = decoder_of(source, stream, spec)
+    """What the features read of a source, with its key and id: also those that a remote group keeps in the stream."""
+    used = decoder_of(source, stream, replace(spec, given=frozenset()))
     numbers, texts = dict(used.numbers), set(used.texts)
     whole = integer_fields(source.event)
     for name in filter(None, (source.key, source.id)):
@@ -69,10 +69,9 @@ LABEL_AHEAD_MS = 3_600_000
 
 
 def check_no_groups(pipeline: Pipeline) -> None:
-    """Raises UsageError where features are kept by remote groups: files do not say in which order their events came."""
+    """Raises UsageError where features are kept by remote groups: at times of one's own they are not computed."""
     if pipeline.groups:
         raise UsageError(
-            f"pipeline {pipeline.name}: features of {pipeline.groups[0].name} are of a remote group, which cannot be "
-            "computed from files yet; train on the logged features (weir train), or give the backfill a pipeline "
-            "without them"
+            f"pipeline {pipeline.name}: features of {pipeline.groups[0].name} are of a remote group, which --at does "
+            "not compute; leave --at out for the features of each event, or read them as of now: weir features read"
         )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
@@ -30,7 +31,7 @@ from streams.offline.frames import PREFIX, ROW, feature_schema
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
 from streams.pipeline import Pipeline
-from tests.integration.tape import PARTITIONS, Tape
+from tests.integration.tape import PARTITIONS, Place, Tape
 from tests.integration.worker import Servers, ran_out
 from tests.oracles.features import Event, Oracle
 
@@ -65,7 +66,10 @@ def stream(tape: Tape, servers: Servers, folder: Path) -> Path:
     tape.send(servers.broker)
     path = folder / "predictions.jsonl"
     expected = sum(record.stream == 0 and record.value is not None and record.usable for record in tape.records)
-    with ran_out(tape.path, servers) as worker:
+    with ExitStack() as stack:
+        worker = stack.enter_context(ran_out(tape.path, servers))
+        for group in tape.pipeline.groups:
+            stack.enter_context(ran_out(tape.path, servers, role=f"worker --group {group.name}"))
         with path.open("wb") as file:
             for value in _records(servers.broker, tape.pipeline.topics.predictions, expected):
                 file.write(value + b"\n")
@@ -86,8 +90,11 @@ def oracle(tape: Tape, folder: Path) -> Path:
     keys = ("id", "time", "partition", "offset")
     schema: dict[str, Any] = {**{name: ROW[name] for name in keys}, **feature_schema(spec)}
     # The loop knows aggregates, values and categories; the others are made of these here.
-    plain = tuple(f for f in spec.features if not isinstance(f, Computed | Ratio | Calendar))
-    looped = replace(spec, features=(*plain, *(a for a in spec.aggregates if a not in plain)))
+    plain = tuple(
+        f for f in spec.features if not isinstance(f, Computed | Ratio | Calendar) and f.name not in spec.given
+    )
+    looped = replace(spec, features=(*plain, *(a for a in spec.kept if a not in plain)), given=frozenset())
+    given = _of_groups(tape)
     frames = []
     for events in tape.arrivals():
         loop, rows = Oracle(looped), []
@@ -95,6 +102,7 @@ def oracle(tape: Tape, folder: Path) -> Path:
             values = loop.see(event)
             if values is None:
                 continue
+            values |= given.get((event.partition, event.offset), {})
             for feature in spec.features:
                 if feature.name not in values:
                     values[feature.name] = _made(feature, event, values)
@@ -106,6 +114,19 @@ def oracle(tape: Tape, folder: Path) -> Path:
         frames.append(pl.DataFrame(rows, schema=wide, orient="row").cast(schema))
     pl.concat(frames).write_parquet(path)
     return path
+
+
+def _of_groups(tape: Tape) -> dict[Place, dict[str, Any]]:
+    """What remote groups keep, by a loop over all scored events by time, as if they lay in one partition."""
+    spec = tape.pipeline.spec
+    aggregates = tuple(a for a in spec.aggregates if a.name in spec.given)
+    if not aggregates:
+        return {}
+    loop, found = Oracle(replace(spec, features=aggregates, given=frozenset())), {}
+    events = [event for events in tape.arrivals() for event in events if event.stream == 0]
+    for event in sorted(events, key=lambda e: (e.time, e.partition, e.offset)):
+        found[event.partition, event.offset] = loop.see(event._replace(partition=0)) or {}
+    return found
 
 
 def _made(feature: Feature, event: Event, values: dict[str, Any]) -> float | None:

@@ -13,6 +13,7 @@ from tests.integration import tape
 from tests.integration.worker import Servers
 from tests.parity.__main__ import parity
 from tests.parity.compare import Pair, pairs
+from tests.parity.grouped import merchants
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -39,6 +40,20 @@ def test_stream_reader_backfill_and_oracle_agree(
     assert [pair.rows for pair in found[:3]] == [scored] * 3
     assert 40 <= found[3].rows <= 50
     wrong_is_seen(given, tmp_path)
+
+
+def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_stream_close_to_it(
+    kafka: KafkaCluster, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    given = merchants(tmp_path, "paritymerchants", 2000)
+    settings = {"WEIR_BROKER": kafka.address, "WEIR_REDIS": redis_server.url, "WEIR_COMMIT_INTERVAL": "200"}
+    servers = Servers(kafka.address, redis_server.url, tmp_path, settings)
+    found = {(p.a, p.b, p.kind): p for p in parity(given, "merchants", kafka, servers, tmp_path, 50, lambda _: None)}
+    assert {(a, b) for a, b, _ in found} == {("stream", "oracle"), ("stream", "backfill"), ("backfill", "oracle")}
+    assert all(pair.rows == 2000 and pair.missing == 0 for pair in found.values())
+    assert [pair.as_json() for pair in found.values() if pair.kind == "exact" and pair.mismatch_ppm] == []
+    assert found["backfill", "oracle", "remote"].mismatch_ppm == 0
+    assert found["stream", "backfill", "remote"].mismatch_ppm > 0  # another order: what came to the group, when it came
 
 
 def wrong_is_seen(given: tape.Tape, folder: Path) -> None:

@@ -14,6 +14,7 @@ from examples.payments.pipeline import pipeline
 from features.reader import StateReader
 from features.redis_store import RedisStore
 from monitors.metrics import Metrics
+from streams.entity_readers import EntityReaders
 from streams.features_http import BODY_BYTES, FeaturesEndpoint, Refusal, parse
 from streams.http import HttpServer
 from tests.redis_server import RedisServer
@@ -32,7 +33,7 @@ class Served:
         self.clock_s = 0.0
         reader = StateReader(pipeline.spec, self.store, key="user_id", now_ms=lambda: T)
         self.endpoint = FeaturesEndpoint(
-            reader, self.metrics, pipeline=pipeline.name, most=50, monotonic_s=lambda: self.clock_s
+            EntityReaders(reader, {}), self.metrics, pipeline=pipeline.name, most=50, monotonic_s=lambda: self.clock_s
         )
         self.server = HttpServer(
             "127.0.0.1",

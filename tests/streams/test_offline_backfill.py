@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
 from tests.integration.shop import shop, wide_shop
 from tests.integration.tape import Tape
+from tests.oracles.features import Event as OracleEvent
+from tests.oracles.features import features_of
 from tests.parity import sides
 from tests.parity.compare import pairs
 from tests.parity.sides import inputs
@@ -307,3 +310,78 @@ def test_several_files_are_one_stream_in_the_order_of_their_names(tmp_path: Path
     expected, _ = backfilled(written(ROWS, tmp_path / "p.parquet"))
     for files in (str(folder), str(folder / "*.parquet")):
         assert backfilled(Path(files))[0].equals(expected)
+
+
+class Sale(Event):
+    sale: str
+    user: str
+    shop: str | None
+    city: str
+    amount: float
+    ts: int
+
+
+sales = Source("sales", Sale, key="user", id="sale", time="ts")
+shops, cities = sales.by("shop"), sales.by("city", "shop", exact=True)
+grouped = Pipeline(
+    "grouped",
+    score=sales,
+    features=[
+        sales.by("user").count("1h"),
+        shops.count("1h"),
+        shops.mean("amount", "1h"),
+        cities.last("amount", name="last_there"),
+        compute("of_usual", lambda c: c["amount"] / c["shop_mean_amount_1h"], uses=[shops.mean("amount", "1h")]),
+    ],
+    model="grouped",
+)
+
+
+@pytest.mark.parametrize("rows", [65_536, 64])
+def test_features_of_remote_groups_are_of_all_events_before_by_time_whatever_the_chunks(
+    tmp_path: Path, rows: int
+) -> None:
+    draw = np.random.default_rng(3)
+    n = 500
+    table = pl.DataFrame(
+        {
+            "sale": [f"s{i}" for i in range(n)],
+            "user": [f"u{u}" for u in draw.integers(0, 30, n)],
+            "shop": [None if s == 0 else f"shop{s}" for s in draw.integers(0, 7, n)],
+            "city": draw.choice(["Bern", "Chur"], n),
+            "amount": draw.lognormal(3, 1, n).round(2),
+            "ts": (HOUR + np.cumsum(draw.integers(1, 60_000, n))),
+        }
+    )
+    found, rejects = backfilled(written(table, tmp_path / "sales.parquet"), Reading(rows=rows), grouped)
+    assert not rejects
+    events = [OracleEvent(0, row["ts"], i, 0, row) for i, row in enumerate(table.iter_rows(named=True))]
+    kept = replace(grouped.spec, features=grouped.spec.features[1:4], given=frozenset())
+    of_sale = {row["id"]: row for row in found.iter_rows(named=True)}
+    assert of_sale.keys() == set(table["sale"])
+    for event, wanted in zip(events, features_of(kept, events), strict=True):
+        row = of_sale[event.fields["sale"]]
+        for name, value in wanted.items():
+            assert row[f"feature.{name}"] == (None if value is None else float(np.float32(value))), (event, name)
+        usual = wanted["shop_mean_amount_1h"]
+        of_usual = None if usual is None else pytest.approx(event.fields["amount"] / usual, rel=1e-6)
+        assert row["feature.of_usual"] == of_usual
+    assert found["feature.shop_count_1h"].n_unique() > 5
+    assert found["feature.last_there"].null_count() < n / 2
+
+
+def test_equal_times_of_a_remote_group_go_by_partition_and_offset(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "sale": ["b", "a", "c"],
+            "user": ["u1", "u2", "u1"],
+            "shop": ["x"] * 3,
+            "city": ["Bern"] * 3,
+            "amount": [1.0, 2.0, 3.0],
+            "ts": [HOUR] * 3,
+            "_partition": [1, 0, 1],
+            "_offset": [0, 0, 1],
+        }
+    )
+    found, _ = backfilled(written(table, tmp_path / "sales.parquet"), of=grouped)
+    assert dict(zip(found["id"], found["feature.last_there"], strict=True)) == {"a": None, "b": 2.0, "c": 1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import numpy as np
 
 from features.engine import FeatureEngine
@@ -9,7 +10,10 @@ from features.partitioner import partition_of
 from features.redis_store import RedisStore
 from features.round import Segment, StreamColumns
 from features.store import Group, Meta
+from monitors.metrics import Metrics
 from streams import Event, Pipeline, Source
+from streams.features_http import FeaturesEndpoint
+from streams.http import HttpServer
 from streams.online import FeatureReader
 from streams.parts import Part, parts_of
 from tests.redis_server import RedisServer
@@ -86,3 +90,39 @@ async def test_entities_of_every_group_are_found_and_read_in_its_own_store(redis
         "shop_count_1h": {("s1",): 2, ("s2",): 1},
         "shop_city_count_1h": {("s1", "Bern"): 1, ("s2", "Bern"): 1, ("s1", "Chur"): 1},
     }
+
+
+async def test_a_server_has_the_features_of_remote_groups_once_a_worker_of_each_has_begun(
+    redis_server: RedisServer,
+) -> None:
+    async with FeatureReader(PIPELINE, redis_server.url) as reader:
+        endpoint = FeaturesEndpoint(reader.readers, Metrics(), pipeline=PIPELINE.name, most=10)
+        waits = []
+        for part in parts_of(PIPELINE):
+            await endpoint.look()
+            waits.append(endpoint.ready())
+            store = RedisStore(redis_server.url, part.pipeline.name)
+            await keep(part, store)
+            await store.close()
+        await endpoint.look()
+        assert endpoint.ready() == (True, {})
+        answers = []
+        server = HttpServer(
+            "127.0.0.1", 0, live=dict, ready=endpoint.ready, metrics=str, status=dict, routes=endpoint.routes
+        )
+        await server.start()
+        async with httpx.AsyncClient() as client:
+            for entity in ({"user": "ann"}, {"shop": "s1"}, {"city": "Bern", "shop": "s1"}, {"city": "Bern"}):
+                asked = {"entities": [entity], "at": T0 + 60_000}
+                answers.append(await client.post(f"{server.url}/features", json=asked, timeout=30))
+        await server.stop()
+    assert [ready for ready, _ in waits] == [False] * 3
+    waited_for = [why["features"].partition(":")[0] for _, why in waits[1:]]
+    assert waited_for == ["remote group shop_city", "remote group shop"]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422]
+    assert [answer.json()["results"][0]["values"] for answer in answers[:3]] == [
+        {"user_count_1h": 2.0},
+        {"shop_count_1h": 2.0},
+        {"shop_city_count_1h": 1.0},
+    ]
+    assert reader.readers.features == ["user_count_1h", "shop_city_count_1h", "shop_count_1h"]
