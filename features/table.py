@@ -128,7 +128,7 @@ class EntityTable:
         within the bound.
         """
         waiting = self.dirty.view(np.bool_) | self.writing
-        if np.count_nonzero(waiting) <= self.capacity - self.capacity // 4:
+        if np.count_nonzero(waiting) <= self.capacity // 2:
             return False
         owners = np.bincount(self.partitions[waiting])
         return int(owners[[p for p in partitions if p < len(owners)]].sum()) > self.capacity // 4

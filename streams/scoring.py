@@ -158,6 +158,7 @@ class Scoring:
             recovered = [p for p, lane in lanes.items() if lane.recovered and p not in self._engine.guessed]
             if self._committer.store_away or not self._engine.crowded(recovered):
                 return
+            self._metrics.inc("weir_cache_waits_total")
             await self._committer.relieve(_RELIEF_S)
 
     def _opened(self, batch: RecordBatch) -> tuple[RecordBatch, Origin | None, list[DeadLetter]]:

@@ -418,6 +418,22 @@ async def test_unwritten_rows_are_kept_beyond_the_bound_and_counted() -> None:
     assert only(engine).evictions == 0
 
 
+async def test_it_is_crowded_while_more_than_half_of_the_bound_waits_for_checkpoints_that_can_come() -> None:
+    store = DictStore()
+    engine = owning(spec_of(aggregate("count", "1h")), store, capacity=8)
+    store.metas[1] = Meta(1, 1, engine.spec.state_hash, (0, 0))
+    engine.own(1, store.metas[1])
+    await run(engine, [[payment(1, offset, user)] for offset, user in enumerate("abcd")])
+    assert not engine.crowded([0, 1])
+    await run(engine, [[payment(1, 4, "e")]])
+    assert engine.crowded([0, 1])
+    assert not engine.crowded([1]), "of that partition nothing waits"
+    (copy,) = engine.snapshot({0: (5, 0)})
+    assert engine.crowded([0, 1]), "what is being written still takes room"
+    engine.written(copy, await store.write(0, copy.follows, copy.vector, copy.rows))
+    assert not engine.crowded([0, 1])
+
+
 async def test_after_a_time_in_which_the_store_took_nothing_the_rows_go_back_to_their_bound() -> None:
     store = DictStore()
     engine = owning(spec_of(aggregate("count", "1h")), store, capacity=2)
