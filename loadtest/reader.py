@@ -32,7 +32,7 @@ from loadtest.report import machine
 from loadtest.valkey import Valkey
 
 COLUMNS = ("entities x features", "", "p50 ms", "p99 ms", "of MGET's p99")
-MEMORY_COLUMNS = ("features", "bytes of a row", "bytes in Redis")
+MEMORY_COLUMNS = ("features", "bytes of a row", "bytes in Redis", "ns an event")
 SIZES = (1, 10, 100)
 FEATURES = 20
 WIDTHS = (8, 50, 200)
@@ -64,11 +64,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of an entity with so many features: its value, and MEMORY USAGE of its key (mean over the entities)."""
+    """Of an entity with so many features: bytes of its value, and MEMORY USAGE of its key (mean over the entities).
+
+    event_ns: of the engine, to read an event's features and to add it, in the fastest of the rounds.
+    """
 
     features: int
     row_bytes: int
     redis_bytes: float
+    event_ns: float
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ class Found:
         return rows
 
     def as_memory_rows(self) -> list[tuple[str, ...]]:
-        return [(str(m.features), f"{m.row_bytes:,}", f"{m.redis_bytes:,.0f}") for m in self.memory]
+        return [
+            (str(m.features), f"{m.row_bytes:,}", f"{m.redis_bytes:,.0f}", f"{m.event_ns:,.0f}") for m in self.memory
+        ]
 
     def summary(self) -> str:
         goal = f"at most {GOAL_RATIO:g} x MGET's p99, and p99 of {SIZES[-1]} entities below {GOAL_MS:g} ms"
@@ -156,11 +162,11 @@ async def _run(url: str, say: Callable[[str], None], reads: int) -> Found:
     for features in WIDTHS:
         await redis.flushall()
         of_width = RedisStore(url, "bench", command_timeout_s=30)
-        row_bytes = await _fill(of_width, spec_of(features))
+        row_bytes, event_ns = await _fill(of_width, spec_of(features))
         await of_width.close()
         keys = [_key(spec_of(features), user) for user in range(USERS)]
         usage = [await redis.memory_usage(key, samples=0) or 0 for key in keys]
-        memory.append(Memory(features, row_bytes, round(float(np.mean(usage)), 1)))
+        memory.append(Memory(features, row_bytes, round(float(np.mean(usage)), 1), round(event_ns, 1)))
     await redis.aclose()
     return Found(server, reads, tuple(speeds), tuple(memory))
 
@@ -204,10 +210,13 @@ def _percentiles(took_s: list[float]) -> tuple[float, float]:
     return round(p50 * 1000, 4), round(p99 * 1000, 4)
 
 
-async def _fill(store: RedisStore, spec: FeatureSpec) -> int:
-    """Every user has paid, and the engine has written what it keeps of that. Returns the bytes of a row."""
+async def _fill(store: RedisStore, spec: FeatureSpec) -> tuple[int, float]:
+    """Every user has paid, and the engine has written what it keeps of that.
+
+    Returns the bytes of a row, and the ns an event that the engine took in the fastest round.
+    """
     draw = np.random.default_rng(7)
-    size = 0
+    size, event_ns = 0, float("inf")
     for partition in range(PARTITIONS):
         epoch, _ = await store.claim(partition, PARTITIONS)
         meta = Meta(epoch, epoch, spec.state_hash, (0,))
@@ -225,11 +234,13 @@ async def _fill(store: RedisStore, spec: FeatureSpec) -> int:
         )
         arrived = (columns,)
         await engine.load(arrived)
+        began_ns = time.perf_counter_ns()
         engine.process(arrived)
+        event_ns = min(event_ns, (time.perf_counter_ns() - began_ns) / n)
         for copy in engine.snapshot({partition: (n,)}):
             size = len(copy.rows[0][1])
             await store.write(partition, copy.follows, copy.vector, copy.rows)
-    return size
+    return size, event_ns
 
 
 def _name(user: int) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import structlog
 
 from models.errors import ModelFailed
-from models.scorer import Scores
+from models.scorer import Scorer, Scores
 from monitors.metrics import Metrics
 from streams.deployments import Serving
 
 log = structlog.get_logger(__name__)
+
+_INLINE_S = 0.001
+"""How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
 
 Alert = dict[str, str | None]
 
@@ -23,6 +28,8 @@ class Inference:
 
     def __init__(self, serving: Serving, metrics: Metrics) -> None:
         self._serving, self._metrics = serving, metrics
+        self._timed: Scorer | None = None
+        self._row_s = math.inf  # of what `_timed` took last
         self.alerts: list[Alert] = []
 
     async def score(self, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores | None:
@@ -31,13 +38,26 @@ class Inference:
         if scorer is None or not scorer.deployment.versions or not len(matrix):
             return None
         try:
-            scores = await asyncio.to_thread(scorer.score, matrix, keys)
+            scores = await self._scores(scorer, matrix, keys)
         except ModelFailed as error:
             return await self._score_by_previous(matrix, keys, error)
         for version, reason in scores.failed.items():
             self._metrics.inc("weir_scoring_failures_total", version=version)
             log.error("a shadow failed", version=version, error=reason)
         return scores
+
+    async def _scores(self, scorer: Scorer, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores:
+        """In a thread, unless it is over sooner than the way there and back would take. Raises ModelFailed."""
+        if scorer is not self._timed:
+            self._timed, self._row_s = scorer, math.inf
+
+        def score() -> Scores:
+            began = time.perf_counter()
+            found = scorer.score(matrix, keys)
+            self._row_s = (time.perf_counter() - began) / len(matrix)
+            return found
+
+        return score() if self._row_s * len(matrix) < _INLINE_S else await asyncio.to_thread(score)
 
     async def _score_by_previous(
         self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed

@@ -30,7 +30,7 @@ def test_features_are_as_many_as_asked_and_of_other_windows_or_fields() -> None:
 def test_the_goal_is_a_ratio_and_a_bound() -> None:
     def found(ratio: float, p99_ms: float) -> Found:
         speed = Speed(100, 1.0, p99_ms, 1.0, p99_ms / ratio)
-        return Found("Redis", 1, (speed,), (Memory(8, 1, 1.0),))
+        return Found("Redis", 1, (speed,), (Memory(8, 1, 1.0, 300.0),))
 
     assert found(1.9, 2.9).passed
     assert not found(2.1, 2.9).passed
