@@ -39,7 +39,7 @@ from tests.redis_server import RedisServer
 
 WORKERS = 3
 SETTLE_S = 90.0
-COMMIT_MS = "400"
+COMMIT_MS = "500"
 """Three brokers on one machine spend most of their time on transactions; and a longer one is hit more often."""
 
 
