@@ -24,7 +24,7 @@ _AROUND_S = 0.5
 def membership(grounds: Grounds, seconds: int) -> Row:
     """The third worker comes and goes; streams of one partition number stay in one worker all the time."""
     row = Row("a worker joins and leaves every 5 s (seconds)", seconds)
-    _come_and_go(grounds.system("streams", 60_000 if seconds < 60 else 700_000, 600.0, workers=2), row)
+    _come_and_go(grounds.system("streams", 30_000 if seconds < 60 else 700_000, 600.0, workers=2), row)
     if row.stall_s > GAP_S:
         row.problems.append(f"a partition stood still for {row.stall_s:.1f} s")
     return row
@@ -79,7 +79,7 @@ def _come_and_go(system: System, row: Row) -> list[_Wait]:
 @scenario("rolling", "rolling restart of all workers", short=1, long=5, lasts=125)
 def rolling(grounds: Grounds, count: int) -> Row:
     row = Row("rolling restart of all workers", count)
-    with grounds.system("payments", 60_000 if count < 3 else 300_000, 800.0) as system:
+    with grounds.system("payments", 24_000 if count < 3 else 300_000, 800.0) as system:
         system.progress()
         for _ in range(count):
             for number in range(len(system.fleet.members)):
