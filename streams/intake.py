@@ -222,7 +222,9 @@ class Intake:
         where they had none left. An answer of their brokers wakes them: one request a broker.
         """
         self._asleep = False
-        with contextlib.suppress(KafkaException):  # none answers, or the consumer is being closed
+        if self._halt.is_set():  # a consumer that is being closed may never answer
+            return
+        with contextlib.suppress(KafkaException):  # no broker answers
             if read := [TopicPartition(t.topic, t.partition, OFFSET_END) for t in self._consumer.assignment()]:
                 self._consumer.offsets_for_times(read, timeout=_WAKE_S)
 
