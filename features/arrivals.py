@@ -43,7 +43,7 @@ def scored_fields(spec: FeatureSpec, round: Round, scored: np.ndarray) -> Column
         if columns.stream == 0:
             if len(scored) == len(columns):
                 return columns.fields
-            return {name: _pick(column, scored) for name, column in columns.fields.items()}
+            return {name: picked(column, scored) for name, column in columns.fields.items()}
     return {f.name: np.empty(0) if f.kind == "number" else [] for f in spec.streams[0].fields}
 
 
@@ -55,8 +55,9 @@ def scored_times(round: Round, scored: np.ndarray) -> np.ndarray:
     return np.empty(0, dtype=np.int64)
 
 
-def _pick(column: Any, records: np.ndarray) -> Any:
-    return [column[record] for record in records] if isinstance(column, list) else column[records]
+def picked(column: Any, records: np.ndarray) -> Any:
+    """Some records of a field's column, in their order."""
+    return [column[record] for record in records.tolist()] if isinstance(column, list) else column[records]
 
 
 def events(spec: FeatureSpec, layout: Layout, round: Round, scored: np.ndarray) -> Events:

@@ -151,7 +151,8 @@ class Scoring:
     async def _make_room(self) -> None:
         """While new entities come faster than they can be written, waits for a checkpoint: memory has a bound.
 
-        Not where the store takes nothing, or Kafka no commit: entities that are here can be scored all the same.
+        Not where the store takes nothing: entities that are here can be scored all the same. Where no checkpoint comes
+        for another reason, half a minute at most.
         """
         for _ in range(_RELIEFS):
             lanes = self._ownership.lanes

@@ -85,4 +85,3 @@ def _binary(kind: str) -> str:
     if found is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     return found
-

@@ -7,10 +7,9 @@ events differ, as they do between two runs of a replay.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from features.arrivals import picked
 from features.offline import OfflineEngine
 from features.round import Segment, StreamColumns
 from features.spec import FeatureSpec
@@ -45,8 +44,8 @@ class GroupEngines:
             return {}
         partitions = np.repeat([s.partition for s in lead.segments], [s.stop - s.start for s in lead.segments])
         order = np.lexsort((lead.offsets, partitions, lead.times))
-        n, places = len(order), order.tolist()
-        fields = {name: _picked(column, order, places) for name, column in lead.fields.items()}
+        n = len(order)
+        fields = {name: picked(column, order) for name, column in lead.fields.items()}
         offsets = np.arange(self._seen, self._seen + n)
         self._seen += n
         columns = StreamColumns(0, (Segment(_ALL, 0, n),), offsets, lead.times[order], fields)
@@ -56,7 +55,3 @@ class GroupEngines:
             aggregates[order] = engine.process((columns,)).aggregates
             found |= {a.name: aggregates[:, place] for place, a in enumerate(engine.spec.aggregates)}
         return found
-
-
-def _picked(column: Any, order: np.ndarray, places: list[int]) -> Any:
-    return [column[place] for place in places] if isinstance(column, list) else column[order]
