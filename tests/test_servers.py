@@ -92,4 +92,4 @@ def test_a_killed_redis_comes_back_empty_at_its_address(redis_server: RedisServe
     redis_server.start()
     with redis_server.admin() as admin:
         assert admin.get("key") is None
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30

@@ -182,7 +182,7 @@ def test_a_speed_keeps_the_pace_of_event_time(embedded: Embedded, events: list[F
     started = time.monotonic()
     target = connect(embedded.broker, 4, 1, "nobody", pytest.fail)
     run(some, target, speed=span_s / 1.0, report=quiet)
-    assert 0.9 <= time.monotonic() - started <= 5.0
+    assert 0.9 <= time.monotonic() - started <= 10.0
 
 
 def test_a_broker_that_is_not_there_is_said_in_one_line(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from statistics import median
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -124,7 +125,7 @@ def test_partitions_that_stay_are_read_on_while_another_member_joins(kafka: Kafk
     assert {p for p, _ in read} == {0, 1}
     times = sorted(at for _, at in read)
     stood = [max(b - a for a, b in pairwise(times) if b > at - 2.5 and a < at) for at in moved]
-    assert sorted(stood)[-2] < 0.5, stood  # one may be the machine's
+    assert median(stood) < 0.8, stood  # left alone: a second, each time; a busy machine makes some of them longer
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def test_a_process_is_watched_until_its_records_are_there() -> None:
         process.kill()
         process.wait()
     found = steady(samples)
-    assert found.records_per_s == pytest.approx(1000, rel=0.3)
+    assert found.records_per_s == pytest.approx(1000, rel=0.5)
     assert 0 < found.cpu_us_per_record < 2000
     assert found.peak_rss_mb > 1
 

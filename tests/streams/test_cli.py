@@ -89,7 +89,7 @@ def test_help_comes_at_once_and_names_every_command() -> None:
         "config",
     ):
         assert f"\n  {name} " in found.stdout
-    assert took_s < 0.5  # of processor time, whatever else the machine does
+    assert took_s < 1.0  # of processor time, whatever else the machine does
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -169,10 +169,10 @@ def test_the_service_may_be_named_by_the_environment(collector: Collector, monke
 def test_shutting_down_does_not_wait_for_a_collector_that_is_stuck(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
     collector.stuck.set()
     tracer = Tracer.from_environment("fraud")
     record(tracer, [SAMPLED], nothing)
     began = time.monotonic()
     assert not tracer.shutdown(0.2)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
