@@ -14,8 +14,10 @@ from typing import Any
 import faust
 from faust.app.base import BootStrategy as FaustBoot
 
-from streams.batches import Poll
-from streams.intake import OPEN_POLLS
+from streams.batches import Poll, Waiting
+
+_CHANNEL = 16
+"""More than the intake may have in hand, so that a put never waits."""
 
 
 class App(faust.App):
@@ -29,13 +31,14 @@ class App(faust.App):
 
 
 class Agent:
-    """Awaits `work` with each poll delivered. `work` raises nothing. To be made in the event loop."""
+    """Awaits `work` with what has been delivered, up to `most` records at once. `work` raises nothing. To be made in
+    the event loop.
+    """
 
-    def __init__(self, name: str, datadir: Path, work: Callable[[Poll], Awaitable[None]]) -> None:
-        self._work = work
+    def __init__(self, name: str, datadir: Path, work: Callable[[Poll], Awaitable[None]], most: int) -> None:
+        self._work, self._waiting = work, Waiting(most)
         self._app = App(name, broker="kafka://unused", datadir=datadir)
-        # The channel holds more than the intake may have open, so that a put never waits.
-        self._polls: Any = self._app.channel(maxsize=2 * OPEN_POLLS)
+        self._polls: Any = self._app.channel(maxsize=_CHANNEL)
         self._puts: set[asyncio.Future[Any]] = set()
         self._app.agent(self._polls)(self._run)
 
@@ -48,9 +51,12 @@ class Agent:
         await self._app.stop()
 
     def deliver(self, poll: Poll) -> None:
+        if self._waiting.takes_in(poll):
+            return
         self._puts.add(put := asyncio.ensure_future(self._polls.put(poll)))
         put.add_done_callback(self._puts.discard)
 
     async def _run(self, polls: Any) -> None:
         async for poll in polls:
+            self._waiting.taken(poll)
             await self._work(poll)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -44,13 +44,70 @@ class RecordBatch:
     def next_offset(self) -> int:
         return int(self.offsets[-1]) + 1
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it was read: stream, partition, and the generation of that reading."""
+        return self.stream, self.partition, self.generation
+
+    def joined(self, later: RecordBatch) -> RecordBatch:
+        """With the next records of the same place; polled with the first of them."""
+        headers = None
+        if self.headers is not None or later.headers is not None:
+            headers = (self.headers or [None] * len(self)) + (later.headers or [None] * len(later))
+        return replace(
+            self,
+            keys=self.keys + later.keys,
+            values=self.values + later.values,
+            offsets=np.concatenate((self.offsets, later.offsets)),
+            timestamps=np.concatenate((self.timestamps, later.timestamps)),
+            headers=headers,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What one poll brought: batches, and the partitions whose end was reached."""
+    """What one poll brought, or several that followed each other: batches, and the partitions whose end was reached."""
 
     batches: list[RecordBatch]
     ends: list[End]
+
+    @property
+    def size(self) -> int:
+        """What it counts for where work in hand is bounded; above 0."""
+        return sum(map(len, self.batches)) + len(self.ends)
+
+    def take_in(self, later: Poll) -> None:
+        """Adds the poll that came next, for both to be one round."""
+        mine = {batch.place: i for i, batch in enumerate(self.batches)}
+        for batch in later.batches:
+            if (i := mine.get(batch.place)) is None:
+                self.batches.append(batch)
+            else:
+                self.batches[i] = self.batches[i].joined(batch)
+        self.ends.extend(later.ends)
+
+
+class Waiting:
+    """Puts polls together that wait for the same round, up to `most` in size: a round has its price, and a poll that
+    waited for several of them would be late.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._last: Poll | None = None
+
+    def takes_in(self, poll: Poll) -> bool:
+        """Whether the last one that waits takes it in; else it is the last one."""
+        if self._last is not None and self._last.size + poll.size <= self._most:
+            self._last.take_in(poll)
+            return True
+        self._last = poll
+        return False
+
+    def taken(self, poll: Poll) -> None:
+        """It waits no more."""
+        if poll is self._last:
+            self._last = None
 
 
 class End(NamedTuple):

@@ -1,8 +1,8 @@
 """The consumer of a worker: it alone owns group membership, offsets and rebalances, and fills the agent's channel.
 
-One poll, of all partitions, is one item; a few polls at most are open until they are done, so that a backlog stays in
-Kafka. The group subscribes to the scored stream only; the same partitions of the other streams are assigned and
-released beside it, and their offsets are committed in the same group.
+A few full polls at most are in hand until they are done, so that a backlog stays in Kafka. The group subscribes to the
+scored stream only; the same partitions of the other streams are assigned and released beside it, and their offsets are
+committed in the same group.
 
 The consumer lives in a thread of its own. Rebalance callbacks run in it, and hand over to the event loop.
 """
@@ -31,7 +31,8 @@ from streams.topic_ids import TopicIds
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-OPEN_POLLS = 3
+_OPEN_POLLS = 3
+"""Full ones, in hand at once: one is worked on, one waits, one is being read."""
 _IDLE_S = 0.1
 _FULL_S = 0.5
 _REVOKE_S = 30.0
@@ -93,7 +94,8 @@ class Intake:
         self._deferred: list[Callable[[], None]] = []
         self._polled: dict[tuple[int, int], int] = {}  # the offsets after the last records that were handed over
         self._reached: dict[tuple[int, int], int] = {}  # the ends that have been read up to
-        self._open = 0
+        self._most_open = _OPEN_POLLS * max_records
+        self._open = 0  # records of polls in hand, and ends that they tell
         self._full_since = 0.0
         self._standing_by = False
         self._asleep = False  # whether partitions may be fetched that were not
@@ -134,9 +136,10 @@ class Intake:
         """Ends `hold`."""
         self._order(lambda: self._go_on(stream, partition))
 
-    def done(self) -> None:
-        """A poll has been dealt with: there is room for one more."""
-        self._order(self._close_one)
+    def done(self, poll: Poll) -> None:
+        """One poll, or several in one, has been dealt with: there is room again."""
+        size = poll.size
+        self._order(lambda: self._close(size))
 
     async def commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
         """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException."""
@@ -202,7 +205,7 @@ class Intake:
         rest = self._consumer.consume(self._max_records - 1, 0) if self._max_records > 1 else []
         poll = self._poll([first, *rest], time.monotonic_ns())
         if poll.batches or poll.ends:
-            self._open += 1
+            self._open += poll.size
             self._full_since = time.monotonic()
             self._loop.call_soon_threadsafe(self._deliver, poll)
 
@@ -262,10 +265,10 @@ class Intake:
 
     @property
     def _has_room(self) -> bool:
-        return self._open < OPEN_POLLS
+        return self._open < self._most_open
 
-    def _close_one(self) -> None:
-        self._open -= 1
+    def _close(self, size: int) -> None:
+        self._open -= size
 
     def _serve(self, wait_s: float) -> None:
         """Runs the commands that are there; waits for one if there is none."""

@@ -172,7 +172,8 @@ class Worker:
                 await self._until(both, "starting the producer")
                 if not self._stop.is_set():
                     clients, make_agent = both.result()
-                    agent = make_agent(self.pipeline.name, self.settings.data_dir / "faust", self._work)
+                    folder, most = self.settings.data_dir / "faust", self.settings.batch_records
+                    agent = make_agent(self.pipeline.name, folder, self._work, most)
                     await self._score(partitions, clients, agent)
         finally:
             if self.part.scores:
@@ -284,7 +285,7 @@ class Worker:
         except Exception as error:
             self.fail(error)
         finally:
-            self._intake.done()
+            self._intake.done(poll)
 
     async def _commit_loop(self) -> None:
         commit_s, checkpoint_s = self.settings.commit_interval / 1000, self.settings.checkpoint_interval / 1000

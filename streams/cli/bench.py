@@ -230,6 +230,8 @@ def _latency(
     lines = [table(report.COLUMNS, report.as_rows(results)), *map(str, bounds)]
     if rows := report.stage_rows(results):
         lines.append(f"\n{table(stages.COLUMNS, rows)}")
+    if rows := report.stale_rows(results):
+        lines.append(f"\n{table(report.STALE_COLUMNS, rows)}")
     if plot is not None:
         lines += [f"written: {path}" for path in report.plot(results, plot)]
     lines += [f"LOST at {r.rate:,} records/s: {r.lost:,} of {r.sent:,} by {r.system}" for r in results if r.lost]

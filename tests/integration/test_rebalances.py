@@ -42,7 +42,7 @@ class Owner:
 
 def deliver(poll):
     for batch in poll.batches: print("read", batch.partition, time.time(), flush=True)
-    intake.done()
+    intake.done(poll)
 
 async def main():
     global intake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.batches import batch_of, by_place
+from streams.batches import End, Poll, Waiting, batch_of, by_place
 from streams.embedded import start_embedded
 
 
@@ -73,3 +74,51 @@ def test_messages_are_kept_by_place_in_their_order(elsewhere: list[Message], dat
     assert by_place(mixed, {"t": 0, "u": 1}) == expected
     if all(message.topic() == "t" for message in mixed):
         assert by_place(mixed, {"t": 0}) == expected
+
+
+@given(cuts=st.lists(st.integers(0, 3)))
+def test_polls_that_are_worked_on_together_are_as_one_poll(messages: list[Message], cuts: list[int]) -> None:
+    whole = batch_of(0, 2, messages, polled_ns=5, generation=1)
+    stops = sorted({0, *cuts, len(messages)})
+    parts = [
+        Poll([batch_of(0, 2, messages[a:b], polled_ns=5 + a, generation=1)], [End(0, 2, b, 1)])
+        for a, b in pairwise(stops)
+    ]
+    together = parts[0]
+    for later in parts[1:]:
+        together.take_in(later)
+    (found,) = together.batches
+    assert (found.keys, found.values, found.headers) == (whole.keys, whole.values, whole.headers)
+    assert (found.offsets.tolist(), found.timestamps.tolist()) == (whole.offsets.tolist(), whole.timestamps.tolist())
+    assert found.polled_ns == 5
+    assert [end.offset for end in together.ends] == stops[1:]
+    assert together.size == len(messages) + len(together.ends)
+
+
+def test_what_was_read_elsewhere_or_anew_stays_apart(messages: list[Message]) -> None:
+    batches = [
+        batch_of(stream, partition, messages[:1], polled_ns=5, generation=generation)
+        for stream, partition, generation in ((0, 2, 1), (0, 2, 2), (1, 2, 1), (0, 3, 1))
+    ]
+    poll = Poll(batches[:1], [])
+    poll.take_in(Poll(batches[1:], []))
+    assert poll.batches == batches
+    assert all(batch.headers is None for batch in poll.batches)
+
+
+def offsets_of(poll: Poll) -> list[int]:
+    return [offset for batch in poll.batches for offset in batch.offsets.tolist()]
+
+
+def test_polls_wait_together_until_they_are_taken_and_up_to_a_bound(messages: list[Message]) -> None:
+    one, two, three, four = (
+        Poll([batch_of(0, 2, [messages[i % 3]], polled_ns=5, generation=i)], []) for i in range(4)
+    )
+    waiting = Waiting(2)
+    assert not waiting.takes_in(one)
+    assert waiting.takes_in(two)
+    assert not waiting.takes_in(three)  # beyond the bound
+    waiting.taken(one)
+    assert (offsets_of(one), offsets_of(three)) == ([0, 1], [2])
+    waiting.taken(three)
+    assert not waiting.takes_in(four)  # nothing waits
