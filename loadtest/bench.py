@@ -79,8 +79,8 @@ class Bench:
 def _run(on: Ground, system: System, task: Task) -> Measured:
     count = OutputCount(on.admin, task.output)
     try:
-        with system.run(task) as process:
-            samples = watch(process, count, task.records)
+        with system.run(task) as (process, *beside):
+            samples = watch(process, count, task.records, beside=beside)
     except WeirError as error:
         raise task.failed(system.name, error) from None
     on.forget_groups()

@@ -28,6 +28,7 @@ from loadtest.measure import Measured
 from loadtest.report import machine
 from loadtest.systems import PIPELINE, System, Task, weir
 from streams.errors import UsageError, WeirError
+from streams.loading import load_pipeline
 
 COLUMNS = ("round", "REV records/s", "now records/s", "ratio", "REV CPU µs", "now CPU µs", "ratio")
 REV, NOW = "weir-rev", "weir-now"
@@ -146,13 +147,15 @@ def worktree(rev: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _worker(code: Path, features: str, guarantee: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(
+    code: Path, features: str, guarantee: str, task: Task
+) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     """The worker of `code`, with a champion for its `features`, a spec hash; its data folder is its own."""
-    deploy(task.broker, task.model, features)
+    deploy(task.broker, task.model, load_pipeline(PIPELINE), features)
     work = task.work / (REV if code != _ROOT else NOW)
     work.mkdir(exist_ok=True)
-    with weir(guarantee, task._replace(work=work), code) as process:
-        yield process
+    with weir(guarantee, task._replace(work=work), code) as processes:
+        yield processes
 
 
 def spec_hash(code: Path) -> str:

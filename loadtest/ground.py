@@ -18,7 +18,7 @@ from loadtest.kafka import KafkaCluster
 from loadtest.systems import PIPELINE, System
 from models.rollout import Version, promote, to_json, unscored
 from streams.errors import UsageError, WeirError
-from streams.kafka import loop_topics
+from streams.kafka import group_topics, loop_topics
 from streams.loading import load_pipeline
 from streams.pipeline import Pipeline
 
@@ -35,6 +35,8 @@ class Ground:
     pipeline: Pipeline
     model: Path
     work: Path
+    hops: tuple[str, ...] = ()
+    """The topics of remote groups."""
 
     @property
     def input(self) -> str:
@@ -43,10 +45,12 @@ class Ground:
 
     def output(self, system: System) -> str:
         """The topic that `system` writes its predictions to."""
-        return _output(self.pipeline, system)
+        return _output(system)
 
     def forget_groups(self) -> None:
-        """Deletes the systems' consumer groups, so that the next turn starts at the topic's beginning."""
+        """Deletes the systems' consumer groups, and what went to remote groups, so that the next turn starts at the
+        topic's beginning.
+        """
         deadline = time.monotonic() + GROUPS_EMPTY_S
         admin = self.admin
         while groups := [g.group_id for g in admin.list_consumer_groups().result().valid if _ours(g.group_id)]:
@@ -57,11 +61,16 @@ class Ground:
                     if time.monotonic() > deadline:
                         raise WeirError(f"a consumer group could not be deleted: {error.args[0].str()}") from None
             time.sleep(0.2)
+        for topic in self.hops:
+            self._empty(topic)
 
     def empty_input(self) -> None:
         """Deletes all payments written so far: who reads from the beginning sees only what comes next."""
-        partitions = self.admin.list_topics(self.input, timeout=10).topics[self.input].partitions
-        ends = [TopicPartition(self.input, p, OFFSET_END) for p in partitions]
+        self._empty(self.input)
+
+    def _empty(self, topic: str) -> None:
+        partitions = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = [TopicPartition(topic, p, OFFSET_END) for p in partitions]
         for done in self.admin.delete_records(ends).values():
             done.result()
 
@@ -76,28 +85,31 @@ def ground(
     """
     with _broker(broker, say) as address, tempfile.TemporaryDirectory(prefix="weir-bench-") as work:
         admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-        pipeline = load_pipeline(PIPELINE)
-        topics = _topics(pipeline, systems, partitions)
+        pipelines = [load_pipeline(name) for name in dict.fromkeys((PIPELINE, *(s.pipeline for s in systems)))]
+        topics = _topics(pipelines, systems, partitions)
         _create(admin, topics)
         try:
             model = payments_model.write(Path(work) / "payments.onnx")
-            deploy(address, model, pipeline.spec.hash)
-            yield Ground(address, admin, pipeline, model, Path(work))
+            for pipeline in pipelines:
+                deploy(address, model, pipeline, pipeline.spec.hash)
+            hops = tuple(topic.topic for pipeline in pipelines for topic in group_topics(pipeline, partitions, 1))
+            yield Ground(address, admin, pipelines[0], model, Path(work), hops)
         finally:
             if broker is not None:
                 _delete(admin, [topic.topic for topic in topics])
 
 
-def _output(pipeline: Pipeline, system: System) -> str:
-    return pipeline.topics.predictions if system.is_weir else f"bench.{system.name}"
+def _output(system: System) -> str:
+    return load_pipeline(system.pipeline).topics.predictions if system.is_weir else f"bench.{system.name}"
 
 
-def _topics(pipeline: Pipeline, systems: Sequence[System], partitions: int) -> list[NewTopic]:
+def _topics(pipelines: Sequence[Pipeline], systems: Sequence[System], partitions: int) -> list[NewTopic]:
     # The records' timestamps are event times, long past: a retention by time would delete them at once.
     keep = {"retention.ms": "-1"}
-    names = [pipeline.lead.topic, pipeline.topics.dead_letters, *(_output(pipeline, s) for s in systems)]
+    names = [name for p in pipelines for name in (p.lead.topic, p.topics.dead_letters, p.topics.predictions)]
+    names += [_output(system) for system in systems]
     topics = [NewTopic(name, partitions, 1, config=keep) for name in dict.fromkeys(names)]
-    return [*topics, *loop_topics(pipeline, 1)]
+    return [*topics, *(t for p in pipelines for t in (*loop_topics(p, 1), *group_topics(p, partitions, 1)))]
 
 
 def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
@@ -121,9 +133,8 @@ def _ours(group: str) -> bool:
     return group.startswith(("bench-", "payments"))
 
 
-def deploy(address: str, model: Path, spec_hash: str) -> None:
+def deploy(address: str, model: Path, pipeline: Pipeline, spec_hash: str) -> None:
     """Makes `model` the champion, as `weir models deploy` would; spec_hash: of the worker's features."""
-    pipeline = load_pipeline(PIPELINE)
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     version = Version(
         model=pipeline.model,

@@ -9,7 +9,7 @@ import math
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from examples.payments import generate
 from loadtest import latency_receiver, latency_sender, scrape
 from loadtest.child import Child
 from loadtest.ground import Ground, ground
-from loadtest.latency_report import Result, Turn, latency_of
+from loadtest.latency_report import Result, Staleness, Turn, latency_of
 from loadtest.latency_sender import Plan
+from loadtest.merchants import GROUP
 from loadtest.shapes import STEADY, Load
 from loadtest.spans import Collector
 from loadtest.stages import parts
-from loadtest.systems import LATENCY, System, Task, select
+from loadtest.systems import GROUPS, LATENCY, System, Task, select
 from streams.errors import UsageError, WeirError
 from streams.ports import free_port
 
@@ -93,10 +94,10 @@ class LatencyBench:
         try:
             with Collector() as collector:
                 task = task._replace(traces=collector.url)
-                with _receiver(plan, task) as receiver, system.run(task) as process, _sender(plan, task) as sender:
-                    found, times = _measure(plan, task, _Processes(sender, receiver, process), weir=system.is_weir)
+                with _receiver(plan, task) as receiver, system.run(task) as running, _sender(plan, task) as sender:
+                    found, times = _measure(plan, task, _Processes(sender, receiver, running), weir=system.is_weir)
                     if not system.is_weir:
-                        _let_end(process)
+                        _let_end(running[0])
                 if system.is_weir:  # it has ended, and sent its last spans before
                     found = found._replace(parts=parts(collector.take(), times.due_ns, times.arrived_ns))
         except WeirError as error:
@@ -108,11 +109,11 @@ class LatencyBench:
 def systems_for(load: Load, names: str) -> tuple[System, ...]:
     """The systems named, or all that can take the load. UsageError for one that cannot."""
     if "poison" not in load.contents:
-        return select(names, LATENCY, LATENCY)
+        return select(names, LATENCY, (*LATENCY, *GROUPS))
     able = [system for system in LATENCY if system.is_weir]
-    if unable := [s.name for s in select(names, able, LATENCY) if not s.is_weir]:
+    if unable := [s.name for s in select(names, able, (*LATENCY, *GROUPS)) if not s.is_weir]:
         raise UsageError(f"--shape {load}: {unable[0]} ends at the first record that it cannot decode; leave it out")
-    return select(names, able, LATENCY)
+    return select(names, able, (*LATENCY, *GROUPS))
 
 
 class _Times(NamedTuple):
@@ -125,12 +126,13 @@ class _Times(NamedTuple):
 class _Processes(NamedTuple):
     sender: Child
     receiver: Child
-    system: subprocess.Popen[bytes]
+    system: Sequence[subprocess.Popen[bytes]]
 
     def check(self) -> None:
         """Raises WeirError if the system has ended without having done its work."""
-        if self.system.poll() not in (None, 0):
-            raise WeirError(f"it ended with code {self.system.returncode}")
+        for process in self.system:
+            if process.poll() not in (None, 0):
+                raise WeirError(f"it ended with code {process.returncode}")
 
 
 def _measure(plan: Plan, task: Task, processes: _Processes, *, weir: bool) -> tuple[Turn, _Times]:
@@ -164,8 +166,19 @@ def _measure(plan: Plan, task: Task, processes: _Processes, *, weir: bool) -> tu
         engine_p99_ms=_quantile_ms(before, after, 0.99, "weir_latency_seconds"),
         commit_p50_ms=_quantile_ms(before, after, 0.5, "weir_stage_seconds", stage="commit"),
         came_ms=(latencies_s[~np.isnan(latencies_s)] * 1e3).astype(np.float32),
+        stale=_staleness(before, after),
     )
     return turn, _Times(due_s * 1e9 + wall_ns, arrived_s * 1e9 + wall_ns)
+
+
+def _staleness(before: str, after: str) -> Staleness | None:
+    found = [
+        _quantile_ms(before, after, q, name, group=GROUP)
+        for name in ("weir_remote_lag_seconds", "weir_remote_age_seconds")
+        for q in (0.5, 0.99)
+    ]
+    known = [ms for ms in found if ms is not None]
+    return Staleness(*known) if len(known) == len(found) else None
 
 
 def _let_end(loop: subprocess.Popen[bytes]) -> None:

@@ -20,6 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 _OF_WEIR = ("commit_p99_ms", "engine_p99_ms")
 _FIGURES = ("sent", "received", "duplicates", "late_p99_ms", "commit_p99_ms", "engine_p99_ms", "commit_p50_ms")
+STALE_COLUMNS = ("records/s", "system", "lag p50 ms", "lag p99 ms", "age p50 ms", "age p99 ms")
 """What is told of a turn beside its latency."""
 ALLOWANCE_MS = 10.0
 """What exactly once may cost beyond its commits."""
@@ -34,8 +35,18 @@ class Latency(NamedTuple):
     max: float
 
 
+class Staleness(NamedTuple):
+    """How old a remote group's state was for the events that read it, in ms: by event time (lag), the clock (age)."""
+
+    lag_p50: float
+    lag_p99: float
+    age_p50: float
+    age_p99: float
+
+
 class Turn(NamedTuple):
-    """One system's run at one rate, in ms; commit and engine of Weir's own metrics, None for others.
+    """One system's run at one rate, in ms; commit and engine of Weir's own metrics, None for others; stale: None where
+    no remote group is read.
 
     sent, received: records of the measured part that can be scored. late_p99_ms: how late the sender itself was.
     came_ms: float32 [received], the latency of each; parts: of the traced ones, stage by stage, None for others.
@@ -49,6 +60,7 @@ class Turn(NamedTuple):
     commit_p99_ms: float | None = None
     engine_p99_ms: float | None = None
     commit_p50_ms: float | None = None
+    stale: Staleness | None = None
     came_ms: np.ndarray = np.empty(0, np.float32)
     parts: stages.Parts | None = None
 
@@ -82,6 +94,14 @@ class Result(NamedTuple):
     def came_ms(self) -> np.ndarray:
         """float32 [received]: the latencies of all turns."""
         return np.concatenate([turn.came_ms for turn in self.turns])
+
+    @property
+    def stale(self) -> Staleness | None:
+        """Medians of the turns; None where a turn has none."""
+        found = [turn.stale for turn in self.turns if turn.stale is not None]
+        if len(found) < len(self.turns):
+            return None
+        return Staleness(*map(statistics.median, zip(*found, strict=True)))
 
     @property
     def parts(self) -> stages.Parts | None:
@@ -204,6 +224,15 @@ def stage_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return rows
 
 
+def stale_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """Rows under `STALE_COLUMNS` of each system that read a remote group."""
+    return [
+        (f"{result.rate:,}", result.system, *(f"{value:,.0f}" for value in result.stale))
+        for result in sorted(results, key=lambda r: r.rate)
+        if result.stale is not None
+    ]
+
+
 def plot(results: Sequence[Result], path: Path) -> list[Path]:
     """Writes the distributions: to `path` if it ends with .svg, else to latency.svg in that folder, a chart by
     percentile for each rate; beside it, a .hgrm file for each system and rate. Returns what was written.
@@ -241,6 +270,7 @@ def _result(result: Result) -> dict[str, Any]:
         "received": result.received,
         "lost": result.lost,
         **_rounded({name: result.median(name) for name in ("late_p99_ms", *_OF_WEIR, "commit_p50_ms")}),
+        "stale_ms": None if result.stale is None else _rounded(result.stale._asdict()),
         "stages": None if result.parts is None else stages.as_json(result.parts),
         "rounds": [
             {"latency_ms": _latency(turn.latency), **_rounded({name: getattr(turn, name) for name in _FIGURES})}

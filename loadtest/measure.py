@@ -24,7 +24,7 @@ STEADY = (0.10, 0.95)
 
 
 class Sample(NamedTuple):
-    """`records` written so far, CPU seconds (user + system) and peak memory of the process, at `time_s`."""
+    """`records` written so far, CPU seconds (user + system) and peak memory of the processes, at `time_s`."""
 
     time_s: float
     records: int
@@ -62,17 +62,25 @@ class OutputCount:
 
 
 def watch(
-    process: subprocess.Popen[bytes], count: Callable[[], int], records: int, within_s: float = math.inf
+    process: subprocess.Popen[bytes],
+    count: Callable[[], int],
+    records: int,
+    within_s: float = math.inf,
+    *,
+    beside: Sequence[subprocess.Popen[bytes]] = (),
 ) -> list[Sample]:
     """Samples until `count` reaches `records`, or `within_s` is over. Raises WeirError if the process ends or stalls
-    before.
+    before. beside: processes whose CPU and memory count too.
     """
+    pids = [process.pid, *(other.pid for other in beside)]
+    used = [(0.0, 0.0)] * len(pids)
     samples = [Sample(time.perf_counter(), 0, 0.0, 0.0)]
     progress_s = samples[0].time_s
     while samples[-1].records < records and samples[-1].time_s - samples[0].time_s < within_s:
         before = samples[-1]
         ended = process.poll() is not None
-        sample = Sample(time.perf_counter(), count(), *_use(process.pid, before))
+        used = [_use(pid, last) for pid, last in zip(pids, used, strict=True)]
+        sample = Sample(time.perf_counter(), count(), *map(sum, zip(*used, strict=True)))
         if sample.records > before.records:
             progress_s = sample.time_s
         elif ended:
@@ -102,13 +110,13 @@ def between(first: Sample, last: Sample) -> Measured:
     )
 
 
-def _use(pid: int, before: Sample) -> tuple[float, float]:
-    """CPU seconds and peak MB; those of `before` once the process has ended."""
+def _use(pid: int, before: tuple[float, float]) -> tuple[float, float]:
+    """CPU seconds and peak MB; `before` once the process has ended."""
     try:
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return before.cpu_s, before.peak_rss_mb
+        return before
     peak_kb = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
     cpu_s = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-    return cpu_s, peak_kb / 1024 or before.peak_rss_mb
+    return cpu_s, peak_kb / 1024 or before[1]

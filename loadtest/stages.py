@@ -12,7 +12,7 @@ from loadtest.spans import Trace
 BEFORE, WAITING, AFTER = "to the worker", "waiting", "to the consumer"
 """Producer, broker and fetch; between the poll and the produce, outside of every stage; delivery, commit and fetch."""
 ENGINE, TOTAL = "poll to produce", "all"
-_ORDER = (BEFORE, WAITING, "decode", "features", "inference", "encode", "produce", AFTER)
+_ORDER = (BEFORE, WAITING, "decode", "remote", "features", "inference", "encode", "produce", AFTER)
 COLUMNS = ("records/s", "system", "stage", "p50 ms", "p99 ms", "share")
 
 Parts = Mapping[str, np.ndarray]

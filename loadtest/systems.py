@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from loadtest.valkey import Valkey
 from streams.errors import UsageError, WeirError
 from streams.kafka import consumer_config, producer_config
+from streams.loading import load_pipeline
+from streams.parts import parts_of
 from streams.settings import load_settings
 
 PIPELINE = "examples.payments.pipeline:pipeline"
@@ -51,11 +53,14 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class System:
-    """`run(task)` is the running process, ended on exit; `share` of the records is enough for a slow one."""
+    """`run(task)`: the running processes, the one that scores first, ended on exit; `share` of the records is enough
+    for a slow one. pipeline: that Weir runs.
+    """
 
     name: str
-    run: Callable[[Task], AbstractContextManager[subprocess.Popen[bytes]]]
+    run: Callable[[Task], AbstractContextManager[Sequence[subprocess.Popen[bytes]]]]
     share: float = 1.0
+    pipeline: str = PIPELINE
 
     @property
     def is_weir(self) -> bool:
@@ -63,27 +68,37 @@ class System:
 
 
 @contextmanager
-def weir(guarantee: str, task: Task, code: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as users run it: state in Redis (a new one each run), features logged, metrics on.
+def weir(
+    guarantee: str, task: Task, code: Path | None = None, pipeline: str = PIPELINE
+) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
+    """A worker as users run it: state in Redis (a new one each run), features logged, metrics on; and one of each
+    remote group.
 
     code: the folder whose packages it runs; None = those of this process.
     """
-    with Valkey() as valkey:
+    with Valkey() as valkey, ExitStack() as running:
         environment = {
             "WEIR_BROKER": task.broker,
             "WEIR_REDIS": valkey.url,
-            "WEIR_HTTP": task.http,
             "WEIR_DATA_DIR": str(task.work),
             "WEIR_LOG_LEVEL": "warning",
             "WEIR_GUARANTEE": guarantee,
             **({"OTEL_EXPORTER_OTLP_ENDPOINT": task.traces} if task.traces else {}),
         }
-        with _process(["streams.cli", "worker", PIPELINE], environment, task.log, code) as process:
-            yield process
+        processes = []
+        for part in sorted(parts_of(load_pipeline(pipeline)), key=lambda part: not part.scores):
+            arguments, log = ["streams.cli", "worker", pipeline], task.log
+            if part.group is not None:
+                arguments += ["--group", part.group.name]
+            if not part.scores:
+                log = log.with_suffix(f".{part.group.name if part.group else 'sources'}.log")
+            http = {"WEIR_HTTP": task.http if part.scores else "127.0.0.1:0"}
+            processes.append(running.enter_context(_process(arguments, environment | http, log, code)))
+        yield processes
 
 
 @contextmanager
-def _baseline(module: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
+def _baseline(module: str, task: Task) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     arguments = [f"loadtest.baselines.{module}"]
     for name in ("broker", "input", "output", "group", "model", "records"):
         arguments += [f"--{name}", str(getattr(task, name))]
@@ -91,7 +106,7 @@ def _baseline(module: str, task: Task) -> Iterator[subprocess.Popen[bytes]]:
         consumer, producer = _weirs_clients(task)
         arguments += ["--prompt", "--consumer", json.dumps(consumer), "--producer", json.dumps(producer)]
     with _process(arguments, {}, task.log) as process:
-        yield process
+        yield [process]
 
 
 def _weirs_clients(task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,11 +143,17 @@ SYSTEMS = (
     System("loop-python", partial(_baseline, "loop_python")),
     System("loop-compiled", partial(_baseline, "loop_compiled")),
 )
-MORE = (System("weir-exactly-once", partial(weir, "exactly_once")),)
+EXACTLY_ONCE = System("weir-exactly-once", partial(weir, "exactly_once"))
+GROUPS = tuple(
+    System(f"weir-{kind}", partial(weir, "at_least_once", pipeline=pipeline), pipeline=pipeline)
+    for kind in ("read", "exact")
+    for pipeline in [f"loadtest.merchants:{kind}"]
+)
+"""As many features, some of them of a remote group: read through Redis, or exact."""
+MORE = (EXACTLY_ONCE, *GROUPS)
 """Measured where they are asked for."""
 
-
-LATENCY = (SYSTEMS[0], *MORE, *SYSTEMS[2:])
+LATENCY = (SYSTEMS[0], EXACTLY_ONCE, *SYSTEMS[2:])
 """Compared by latency: stock Faust's batches by time are no match for the others."""
 
 

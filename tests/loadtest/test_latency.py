@@ -22,10 +22,22 @@ from loadtest import scrape
 from loadtest.kafka import KafkaCluster
 from loadtest.latency import PROBES, LatencyBench, systems_for
 from loadtest.latency_receiver import Arrivals, numbers
-from loadtest.latency_report import Latency, Result, Turn, as_json, as_rows, bounds, latency_of, plot, stage_rows
+from loadtest.latency_report import (
+    Latency,
+    Result,
+    Staleness,
+    Turn,
+    as_json,
+    as_rows,
+    bounds,
+    latency_of,
+    plot,
+    stage_rows,
+    stale_rows,
+)
 from loadtest.latency_sender import Plan, Sender
 from loadtest.measure import OutputCount
-from loadtest.shapes import Load
+from loadtest.shapes import STEADY, Load
 from loadtest.stages import ENGINE, TOTAL
 from loadtest.systems import LATENCY, System, Task, select
 from streams.errors import UsageError, WeirError
@@ -118,6 +130,13 @@ def test_the_distributions_go_to_a_chart_and_a_file_for_each_system_and_rate(tmp
     assert "Total count    =          100]" in written[1].read_text()  # both turns
     assert "Latency by percentile at 9,000 records/s" in written[0].read_text()
     assert plot(results, tmp_path / "own.svg")[1] == tmp_path / "own-weir-2000.hgrm"
+
+
+def test_what_reads_a_remote_group_says_how_old_it_was() -> None:
+    reads = [turn(9.0)._replace(stale=Staleness(100.0 * n, 200.0, 300.0, 400.0)) for n in (1, 3, 8)]
+    results = [Result("weir-read", 50_000, tuple(reads)), Result("weir", 1000, (turn(1.0),))]
+    assert stale_rows(results) == [("50,000", "weir-read", "300", "200", "300", "400")]
+    assert Result("weir-read", 1000, (reads[0], turn(1.0))).stale is None
 
 
 def test_a_traced_systems_stages_are_a_table_with_what_a_commit_took() -> None:
@@ -231,18 +250,34 @@ def test_both_guarantees_deliver_every_prediction_and_are_compared(kafka: KafkaC
 
 @pytest.mark.integration
 @pytest.mark.slow
+def test_both_kinds_of_remote_group_deliver_every_prediction_and_a_read_one_has_an_age(kafka: KafkaCluster) -> None:
+    systems = systems_for(STEADY, "weir-read,weir-exact")
+    bench = LatencyBench((300,), seconds=3, warmup=1, rounds=1, systems=systems, broker=kafka.address)
+    results = bench.run(lambda _: None)
+    assert [(r.system, r.sent, r.received, r.turns[0].duplicates) for r in results] == [
+        ("weir-read", 900, 900, 0),
+        ("weir-exact", 900, 900, 0),
+    ]
+    read, exact = results
+    assert read.stale is not None
+    assert 0 < read.stale.age_p50 <= read.stale.age_p99
+    assert exact.stale is None
+
+
+@pytest.mark.integration
+@pytest.mark.slow
 def test_a_system_that_stands_for_a_second_is_late_for_all_that_was_due_in_it(kafka: KafkaCluster) -> None:
     """A closed loop would see one slow record: here a third of the records is late, by up to the second."""
     (loop,) = select("loop-python", LATENCY, LATENCY)
     admin = AdminClient({"bootstrap.servers": kafka.address})
 
     @contextmanager
-    def standing(task: Task) -> Iterator[subprocess.Popen[bytes]]:
+    def standing(task: Task) -> Iterator[list[subprocess.Popen[bytes]]]:
         count = OutputCount(admin, task.output)
-        with loop.run(task) as process:
+        with loop.run(task) as (process,):
             thread = threading.Thread(target=stand, args=(process, count))
             thread.start()
-            yield process
+            yield [process]
             thread.join()
 
     def stand(process: subprocess.Popen[bytes], count: OutputCount) -> None:
