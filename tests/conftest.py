@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,14 @@ _LONG = ("faults", "integration", "parity", "loadtest", "examples")
 """Folders of tests that start processes and wait for them."""
 LONG_S = 300
 """How long one of these may take: the processes of three tests share a machine, which may have two cores."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles the kernels, where tests run side by side: without it each of the first processes does, all at once, and
+    the first workers are not there for a minute.
+    """
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        subprocess.run([sys.executable, "-m", "tests.kernels"], check=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,7 @@ def test_a_worker_waits_for_a_broker_that_comes_late_and_for_one_that_was_killed
     settings |= {"WEIR_COMMIT_INTERVAL": "2000", "WEIR_CHECKPOINT_INTERVAL": "2000"}
     servers = Servers(cluster.address, store.url, tmp_path, settings)
     with store, Worker(tape.path, servers) as worker:
-        worker.wait_for(lambda: "broker" in reasons(worker).lower(), 60)
+        worker.wait_for(lambda: "broker" in reasons(worker).lower(), 120)
         try:
             cluster.start()
             worker.wait_for(lambda: f"{name}.orders" in reasons(worker), 60)

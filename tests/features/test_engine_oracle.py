@@ -53,7 +53,7 @@ async def test_every_aggregation_over_every_window_is_that_of_the_oracle(
     found = await run(engine, cut(events, sizes))
     wanted = expected(spec, events)
     # Bins of quantiles are 0.2 % wide. Weights and squared differences are rounded otherwise here.
-    binned = np.array([a.op == "quantile" for a in spec.aggregates])
+    binned = np.array([a.op == "quantile" for a in spec.aggregates], dtype=np.bool_)
     np.testing.assert_allclose(found[:, binned], wanted[:, binned], rtol=1e-3, atol=0, equal_nan=True)
     np.testing.assert_allclose(found[:, ~binned], wanted[:, ~binned], rtol=1e-9, atol=1e-6, equal_nan=True)
 

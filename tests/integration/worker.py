@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, TopicPartition
 from streams.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-READY_S = 60.0
+READY_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def test_a_sender_that_was_held_up_says_so_and_still_sends_everything(kafka: Kaf
     late_s = sender.send(list(Payments().records(300)), np.arange(300) / 1000, time.monotonic() - 0.2)
     sender.flush()
     assert late_s[0] >= 0.2
-    assert late_s.min() < 0.2  # it catches up, whatever held it up since
+    assert min(late_s) < 0.2  # it catches up, whatever held it up since
     assert sender.failed == 0
     assert count() == 300
 
