@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from examples.payments import model as payments_model
 from loadtest.kafka import KafkaCluster
+from loadtest.measure import LEADER_S, NO_LEADER
 from loadtest.systems import PIPELINE, System
 from models.rollout import Version, promote, to_json, unscored
 from streams.errors import UsageError, WeirError
@@ -71,8 +72,18 @@ class Ground:
     def _empty(self, topic: str) -> None:
         partitions = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
         ends = [TopicPartition(topic, p, OFFSET_END) for p in partitions]
-        for done in self.admin.delete_records(ends).values():
-            done.result()
+        deadline = time.monotonic() + LEADER_S
+        while ends:
+            left = []
+            for at, done in self.admin.delete_records(ends).items():
+                try:
+                    done.result()
+                except KafkaException as error:
+                    if error.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
+                        raise
+                    left.append(TopicPartition(at.topic, at.partition, OFFSET_END))
+            ends = left
+            time.sleep(0.2 if left else 0.0)
 
 
 @contextmanager

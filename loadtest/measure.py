@@ -17,8 +17,9 @@ from streams.errors import WeirError
 
 INTERVAL_S = 0.05
 STALLED_S = 90.0
-_LEADER_S = 10.0
-_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+LEADER_S = 10.0
+"""How long the partitions of a topic that was just made may be without a leader."""
+NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 STEADY = (0.10, 0.95)
 """The share of a run's records between which it is measured: not the start, not the last flush."""
 
@@ -51,12 +52,12 @@ class OutputCount:
         return self._total() - self._base
 
     def _total(self) -> int:
-        deadline = time.monotonic() + _LEADER_S
+        deadline = time.monotonic() + LEADER_S
         while True:
             try:
                 return sum(found.result().offset for found in self._admin.list_offsets(self._latest).values())
             except KafkaException as error:  # a new topic's partitions have no leader yet
-                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                if error.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
                     raise
             time.sleep(INTERVAL_S)
 

@@ -42,7 +42,7 @@ def reset(grounds: Grounds, count: int) -> Row:
         return system.finish(row).judge(aborts=False)
 
 
-@scenario("topic-recreated", "topic deleted and made again", short=2, long=6, lasts=130)
+@scenario("topic-recreated", "topic deleted and made again", short=1, long=6, lasts=80)
 def recreated(grounds: Grounds, count: int) -> Row:
     """Kafka deletes a topic's committed offsets with it.
 
