@@ -18,6 +18,7 @@ airport = departures.by("origin")
 airline = arrivals.by("origin", "carrier")
 route = arrivals.by("origin", "dest")
 aircraft = arrivals.by("origin", "tailnum")
+demand = requests.by("origin", name="asked")
 
 features: list[Any] = [
     requests.category("carrier", CARRIERS),
@@ -31,6 +32,10 @@ features: list[Any] = [
     route.mean("arr_delay", "3h", "24h", "7d"),
     aircraft.last("arr_delay"),
     aircraft.since_last(),
+    airport.quantile("dep_delay", 0.5, "3h"),
+    airport.quantile("dep_delay", 0.9, "3h"),
+    airport.std("dep_delay", "3h"),
+    demand.count("1h", "3h"),
 ]
 
 pipeline = Pipeline(

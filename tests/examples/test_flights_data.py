@@ -101,7 +101,7 @@ def test_the_pipelines_categories_are_those_of_the_data(flights: Flights) -> Non
 def test_the_pipeline_declares_what_the_topics_carry() -> None:
     assert [source.event for source in pipeline.sources] == list(STREAMS)
     assert {source.key for source in pipeline.sources} == {"origin"}
-    assert len(pipeline.spec.names) == 26
+    assert len(pipeline.spec.names) == 31
 
 
 @pytest.mark.parametrize(("text", "months"), [("1-12", (1, 12)), ("3", (3, 3)), ("2-4", (2, 4))])
