@@ -15,6 +15,7 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.integration.tape import Place, Tape
+from tests.oracles.features import SKETCH_ERROR, sketches
 
 
 @dataclass(frozen=True)
@@ -136,20 +137,23 @@ def assert_right(outputs: Sequence[Output], tape: Tape, *, duplicates: int | Non
 
 
 def differing(outputs: Sequence[Output], tape: Tape) -> list[tuple[Place, str, Any, Any]]:
-    """(place, feature, found, expected) of each feature that is not the oracle's, as float32."""
-    wrong = []
+    """(place, feature, found, expected) of each feature that is not the oracle's, as float32; of sketches, that is
+    further from it than they promise.
+    """
+    wrong, rough = [], sketches(tape.pipeline.spec)
     for output in outputs:
         features = output.prediction["features"]
         expected = tape.expected[output.source]
         assert features.keys() == expected.keys()
         for name, value in expected.items():
-            if not _same(features[name], value):
+            if not _same(features[name], value, SKETCH_ERROR if name in rough else 0.0):
                 wrong.append((output.source, name, features[name], value))
     return wrong
 
 
-def _same(found: Any, expected: Any) -> bool:
+def _same(found: Any, expected: Any, error: float) -> bool:
     if found is None or expected is None or isinstance(expected, str):
         return bool(found == expected)
-    return np.float32(found) == np.float32(expected) and math.isfinite(found)
+    near = abs(found - expected) <= error * abs(expected)
+    return (near or np.float32(found) == np.float32(expected)) and math.isfinite(found)
 

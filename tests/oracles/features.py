@@ -26,6 +26,13 @@ from features.windows import Forever, Window
 from tests.oracles import aggregations as brute
 
 Number = float | None
+SKETCH_ERROR = 1e-3
+"""Of a quantile, relative: its bins are 0.2 % wide."""
+
+
+def sketches(spec: FeatureSpec) -> set[str]:
+    """The features that are as near as `SKETCH_ERROR`, where the oracle, who has every value, is exact."""
+    return {f.name for f in spec.features if isinstance(f, Aggregate) and f.op == "quantile"}
 
 
 class Event(NamedTuple):
