@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined, unused-ignore]
 
 from examples.payments import model as payments_model
 from features.redis_store import RedisStore
@@ -229,6 +229,23 @@ class System:
     def owned_by(self, number: int, within_s: float = SETTLE_S) -> None:
         """Waits until this worker has partitions."""
         wait(lambda: bool(self.owned()[number]), within_s, self.state)
+
+    def in_transaction(self, number: int, within_s: float = 5.0) -> None:
+        """Waits until predictions of this worker lie in an open transaction; not for long, it may not use any."""
+        topic = self.pipeline.topics.predictions
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in self.owned()[number]}  # type: ignore[no-untyped-call, unused-ignore]
+            # What was there a moment ago and is not committed now is open.
+            there, committed = (
+                [found.result().offset for found in self._ends(asked, level).values()]
+                for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
+            )
+            if any(end > stable for end, stable in zip(there, committed, strict=True)):
+                return
+
+    def _ends(self, asked: dict[TopicPartition, OffsetSpec], level: IsolationLevel) -> dict[TopicPartition, Any]:
+        return self.grounds.admin.list_offsets(asked, isolation_level=level) if asked else {}
 
     def steady(self, seconds: float = 2.0) -> None:
         """Waits until every worker has partitions, and the same ones for `seconds`: no rebalance is under way."""

@@ -31,6 +31,7 @@ def kills(system: System, row: Row, count: int) -> Row:
         system.owned_by(number % len(system.fleet.members))
         system.under_load()
         time.sleep(draw.uniform(0.0, 0.3))
+        system.in_transaction(number % len(system.fleet.members))
         system.fleet.kill(number % len(system.fleet.members))
         system.say(f"worker {number % len(system.fleet.members)} killed")
     slowest = max(slowest, system.progress())
