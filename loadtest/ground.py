@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from examples.payments import model as payments_model
 from loadtest.kafka import KafkaCluster
-from loadtest.measure import LEADER_S, NO_LEADER
+from loadtest.measure import led
 from loadtest.systems import PIPELINE, System
 from models.rollout import Version, promote, to_json, unscored
 from streams.errors import UsageError, WeirError
@@ -72,18 +72,7 @@ class Ground:
     def _empty(self, topic: str) -> None:
         partitions = self.admin.list_topics(topic, timeout=10).topics[topic].partitions
         ends = [TopicPartition(topic, p, OFFSET_END) for p in partitions]
-        deadline = time.monotonic() + LEADER_S
-        while ends:
-            left = []
-            for at, done in self.admin.delete_records(ends).items():
-                try:
-                    done.result()
-                except KafkaException as error:
-                    if error.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
-                        raise
-                    left.append(TopicPartition(at.topic, at.partition, OFFSET_END))
-            ends = left
-            time.sleep(0.2 if left else 0.0)
+        led(lambda: [done.result() for done in self.admin.delete_records(ends).values()])
 
 
 @contextmanager
@@ -117,7 +106,7 @@ def _output(system: System) -> str:
 def _topics(pipelines: Sequence[Pipeline], systems: Sequence[System], partitions: int) -> list[NewTopic]:
     # The records' timestamps are event times, long past: a retention by time would delete them at once.
     keep = {"retention.ms": "-1"}
-    names = [name for p in pipelines for name in (p.lead.topic, p.topics.dead_letters, p.topics.predictions)]
+    names = [name for p in pipelines for name in (p.lead.topic, p.topics.dead_letters)]
     names += [_output(system) for system in systems]
     topics = [NewTopic(name, partitions, 1, config=keep) for name in dict.fromkeys(names)]
     return [*topics, *(t for p in pipelines for t in (*loop_topics(p, 1), *group_topics(p, partitions, 1)))]

@@ -31,6 +31,7 @@ from loadtest.systems import GROUPS, LATENCY, System, Task, select
 from streams.errors import UsageError, WeirError
 from streams.ports import free_port
 
+_KNOWN = (*LATENCY, *GROUPS)
 PROBES = 200
 """Payments before all others, scored before the sender starts: enough for every partition to have some."""
 START_S = 90.0
@@ -109,11 +110,11 @@ class LatencyBench:
 def systems_for(load: Load, names: str) -> tuple[System, ...]:
     """The systems named, or all that can take the load. UsageError for one that cannot."""
     if "poison" not in load.contents:
-        return select(names, LATENCY, (*LATENCY, *GROUPS))
+        return select(names, LATENCY, _KNOWN)
     able = [system for system in LATENCY if system.is_weir]
-    if unable := [s.name for s in select(names, able, (*LATENCY, *GROUPS)) if not s.is_weir]:
+    if unable := [s.name for s in select(names, able, _KNOWN) if not s.is_weir]:
         raise UsageError(f"--shape {load}: {unable[0]} ends at the first record that it cannot decode; leave it out")
-    return select(names, able, (*LATENCY, *GROUPS))
+    return select(names, able, _KNOWN)
 
 
 class _Times(NamedTuple):

@@ -8,18 +8,19 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined, unused-ignore]
 
 from streams.errors import WeirError
 
+T = TypeVar("T")
 INTERVAL_S = 0.05
 STALLED_S = 90.0
-LEADER_S = 10.0
+_LEADER_S = 10.0
 """How long the partitions of a topic that was just made may be without a leader."""
-NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
+_NO_LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 STEADY = (0.10, 0.95)
 """The share of a run's records between which it is measured: not the start, not the last flush."""
 
@@ -39,6 +40,18 @@ class Measured(NamedTuple):
     peak_rss_mb: float
 
 
+def led(ask: Callable[[], T]) -> T:
+    """What `ask` returns, asked again while partitions of a topic that was just made have no leader."""
+    deadline = time.monotonic() + _LEADER_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
+                raise
+        time.sleep(INTERVAL_S)
+
+
 class OutputCount:
     """How many records have come to a topic since this object was made."""
 
@@ -52,14 +65,8 @@ class OutputCount:
         return self._total() - self._base
 
     def _total(self) -> int:
-        deadline = time.monotonic() + LEADER_S
-        while True:
-            try:
-                return sum(found.result().offset for found in self._admin.list_offsets(self._latest).values())
-            except KafkaException as error:  # a new topic's partitions have no leader yet
-                if error.args[0].code() not in NO_LEADER or time.monotonic() > deadline:
-                    raise
-            time.sleep(INTERVAL_S)
+        total: int = led(lambda: sum(f.result().offset for f in self._admin.list_offsets(self._latest).values()))
+        return total
 
 
 def watch(

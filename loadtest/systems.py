@@ -137,18 +137,19 @@ def _process(
             process.wait()
 
 
+def _weir(name: str, guarantee: str = "at_least_once", pipeline: str = PIPELINE) -> System:
+    """At least once, as the loops beside it, where nothing else is said."""
+    return System(name, partial(weir, guarantee, pipeline=pipeline), pipeline=pipeline)
+
+
 SYSTEMS = (
-    System("weir", partial(weir, "at_least_once")),  # as the loops beside it
+    _weir("weir"),
     System("stock-faust", partial(_baseline, "stock_faust"), share=0.06),
     System("loop-python", partial(_baseline, "loop_python")),
     System("loop-compiled", partial(_baseline, "loop_compiled")),
 )
-EXACTLY_ONCE = System("weir-exactly-once", partial(weir, "exactly_once"))
-GROUPS = tuple(
-    System(f"weir-{kind}", partial(weir, "at_least_once", pipeline=pipeline), pipeline=pipeline)
-    for kind in ("read", "exact")
-    for pipeline in [f"loadtest.merchants:{kind}"]
-)
+EXACTLY_ONCE = _weir("weir-exactly-once", "exactly_once")
+GROUPS = tuple(_weir(f"weir-{kind}", pipeline=f"loadtest.merchants:{kind}") for kind in ("read", "exact"))
 """As many features, some of them of a remote group: read through Redis, or exact."""
 MORE = (EXACTLY_ONCE, *GROUPS)
 """Measured where they are asked for."""
