@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -11,8 +12,13 @@ import numpy as np
 
 from features.codec import pack
 from features.progress import Progress, packed_progress
-from features.store import Meta, RowKey, Vector
+from features.store import Meta, Row, RowKey, Vector
 from features.table import EntityTable
+
+BLOCK_ROWS = 256
+
+_ROW_KEY: Callable[[tuple[int, str]], RowKey] = partial(tuple.__new__, RowKey)
+"""Made without a Python call: a checkpoint has many."""
 
 
 class Taken(NamedTuple):
@@ -35,7 +41,7 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The arguments of `Store.write` for one partition. Packing waits until `rows` is asked for.
+    """The arguments of `Store.write` for one partition.
 
     progress: how far the owner of a remote group is, for those who read its rows.
     """
@@ -46,17 +52,27 @@ class Checkpoint:
     taken: tuple[Taken, ...]
     progress: Progress | None = None
 
-    @cached_property
-    def rows(self) -> list[tuple[RowKey, bytes]]:
-        """Keys and packed rows. How far the owner is comes last: never before what it speaks of."""
-        told, follows = self.progress, self.follows
-        progress = [] if told is None else [packed_progress(told, follows.incarnation, self.vector)]
-        return [
-            row
-            for taken in self.taken
-            for row in zip(
-                map(RowKey, repeat(taken.table.kind.number), taken.keys),
-                pack(follows.incarnation_of(taken.table.kind.number), taken.vectors, taken.state, taken.keys),
-                strict=True,
-            )
-        ] + progress
+    def rows(self) -> Iterator[Row]:
+        """Keys and packed rows, packed as they are asked for: all of them at once would take their memory twice, and
+        keep the event loop for as long. How far the owner is comes last: never before what it speaks of.
+        """
+        for taken in self.taken:
+            number = taken.table.kind.number
+            incarnation = self.follows.incarnation_of(number)
+            for start in range(0, len(taken.keys), BLOCK_ROWS):
+                some = slice(start, start + BLOCK_ROWS)
+                keys = taken.keys[some]
+                packed = pack(incarnation, taken.vectors[some], taken.state[some], keys)
+                yield from zip(map(_ROW_KEY, zip(repeat(number), keys)), packed, strict=True)
+        if self.progress is not None:
+            yield packed_progress(self.progress, self.follows.incarnation, self.vector)
+
+    @property
+    def size(self) -> int:
+        """How many rows."""
+        return sum(len(taken.keys) for taken in self.taken) + (self.progress is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Of state in the packed rows, without the keys that they end in."""
+        return sum(taken.vectors.nbytes + taken.state.nbytes for taken in self.taken)

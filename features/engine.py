@@ -4,7 +4,7 @@
     await engine.load(round)                 brings in the rows that the round needs
     out = engine.process(round)              computes, and updates the state
     for c in engine.snapshot({partition: vector}):
-        engine.written(c, await store.write(c.partition, c.follows, c.vector, c.rows))
+        engine.written(c, await store.write(c.partition, c.follows, c.vector, c.rows()))
     engine.release(partition)
 
 All of it belongs to one event loop. `load` is awaited by one coroutine at a time; while it waits for the

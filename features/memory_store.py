@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from features.store import Found, Meta, Refused, Row, RowKey, Vector, Wanted, check_load, of_incarnation
@@ -59,7 +59,7 @@ class MemoryStore:
                 answer[partition] = Found(held.meta, rows)
         return answer
 
-    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
+    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Iterable[Row]) -> Meta:
         held = self._held(partition)
         if held.meta != follows:
             raise Refused(partition, f"the meta is {held.meta}, not {follows}")

@@ -9,12 +9,14 @@ A partition's keys share a hash tag, so that one slot of a cluster holds them:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
+from operator import itemgetter
 from typing import Any
 
 from features.redis_client import Command, RedisClient
@@ -36,13 +38,18 @@ from features.store import (
 CHUNK_BYTES = 256 * 1024
 CHUNK_ROWS = 1000
 """A chunk keeps the server busy for 1 to 3 ms."""
-CHUNKS = 8
-"""Sent at once: each answer that is waited for costs as long as the worker's event loop is busy with a round."""
+CHUNKS = 4
+"""Sent at once: each answer that is waited for costs as long as the worker's event loop is busy with a round, and each
+chunk that goes with others a millisecond or two in which no round begins."""
 
 _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
 _FUNCTIONS = _LIBRARY.replace("@VERSION@", _VERSION)
 _ROW = re.compile(r"weir:\{[^}]*\}:row:[0-9a-f]+:")
+_GROUP = itemgetter(0)
+"""Of a row's key."""
+_Call = tuple[Sequence[bytes], Sequence[Any]]
+"""Keys and arguments of a function."""
 _META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written", "groups")
 
 
@@ -69,6 +76,7 @@ class RedisStore:
         self._unanswered: dict[int, Vector] = {}
         """By partition, the vector of the last write, while its answer has not been seen."""
         self._ready = False
+        self._packing = asyncio.Lock()
         self._redis = RedisClient(url, connect_timeout_s=connect_timeout_s, command_timeout_s=command_timeout_s)
 
     async def claim(self, partition: int, partitions: int = 0) -> tuple[int, Meta | None]:
@@ -108,22 +116,25 @@ class RedisStore:
             answer[partition] = Found(meta, of_incarnation(wanted[partition], rows, meta) if meta else nothing)
         return answer
 
-    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
+    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Iterable[Row]) -> Meta:
         meta_key = self._meta_key(partition)
         unanswered = self._unanswered.get(partition, follows.vector)
         before = [follows.incarnation, follows.epoch, _text(follows.vector), _text(unanswered), _text(vector)]
         before.append(next(self._attempts))
         self._unanswered[partition] = vector
-        *chunks, last = _chunks(rows)
-        turns = [chunks[at : at + CHUNKS] for at in range(0, len(chunks), CHUNKS)]
-        for some in (*turns, [last]):  # the last one moves the vector: when all the others are there
-            calls = []
-            for chunk in some:
-                row_keys = self._row_keys(partition, [key for key, _ in chunk])
-                args = [*before, int(chunk is last), self._ttl_ms or 0, *[value for _, value in chunk]]
-                calls.append(([meta_key, *row_keys], args))
-            for refusal in await self._functions("write", calls):
-                _accept(partition, refusal)
+        chunks = _chunks(rows)
+        chunk, calls = await self._next(chunks), list[_Call]()
+        while chunk is not None:
+            following = await self._next(chunks)
+            is_last = following is None  # it moves the vector: when all the others are there
+            if len(calls) == CHUNKS or (is_last and calls):
+                await self._write(partition, calls)
+                calls = []
+            row_keys = self._row_keys(partition, [key for key, _ in chunk])
+            args = [*before, int(is_last), self._ttl_ms or 0, *[value for _, value in chunk]]
+            calls.append(([meta_key, *row_keys], args))
+            chunk = following
+        await self._write(partition, calls)
         del self._unanswered[partition]
         return replace(follows, vector=vector)
 
@@ -139,6 +150,16 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._redis.close()
+
+    async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
+        """The next chunk; None after the last. To pack one takes milliseconds: one at a time, and rounds in between."""
+        async with self._packing:
+            await asyncio.sleep(0)
+            return next(chunks, None)
+
+    async def _write(self, partition: int, calls: Sequence[_Call]) -> None:
+        for refusal in await self._functions("write", calls):
+            _accept(partition, refusal)
 
     async def _read(
         self, wanted: Wanted, asked: Sequence[int]
@@ -167,13 +188,14 @@ class RedisStore:
 
     def _row_keys(self, partition: int, keys: Sequence[RowKey]) -> list[bytes]:
         head = f"weir:{{{self._pipeline}:{partition}}}:row:"
-        return [f"{head}{group:x}:{key}".encode("utf-8", "surrogatepass") for group, key in keys]
+        heads = {group: f"{head}{group:x}:".encode() for group in set(map(_GROUP, keys))}
+        return [heads[group] + key.encode("utf-8", "surrogatepass") for group, key in keys]
 
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         (found,) = await self._functions(name, [(keys, args)])
         return found
 
-    async def _functions(self, name: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
+    async def _functions(self, name: str, calls: Sequence[_Call]) -> list[Any]:
         """The answers to calls of one partition, in their order; calls may be made twice."""
         if not self._ready:
             await self._prepare()
@@ -259,12 +281,14 @@ def _text(vector: Vector) -> str:
     return ",".join(map(str, vector))
 
 
-def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """`rows` in pieces of bounded size; one empty piece where there are none, which moves the vector."""
-    start = size = 0
-    for stop, (key, value) in enumerate(rows):
-        if stop > start and (stop - start == CHUNK_ROWS or size >= CHUNK_BYTES):
-            yield rows[start:stop]
-            start, size = stop, 0
+    chunk: list[Row] = []
+    size = 0
+    for key, value in rows:
+        if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((key, value))
         size += len(key.key) + len(value)
-    yield rows[start:]
+    yield chunk

@@ -8,7 +8,7 @@ replay skips what it covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -144,8 +144,8 @@ class Store(Protocol):
         known: metas that were read a short while ago and need not be read again, unless rows contradict them.
         """
 
-    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Sequence[Row]) -> Meta:
-        """Writes rows in chunks, then moves the meta's vector; returns the new meta.
+    async def write(self, partition: int, follows: Meta, vector: Vector, rows: Iterable[Row]) -> Meta:
+        """Writes rows in chunks, as they come, then moves the meta's vector; returns the new meta.
 
         One write a partition at a time, by the store object that claimed it.
         Each chunk checks the meta that it finds against `follows` (incarnation, epoch, vector): Refused where

@@ -127,6 +127,8 @@ class EntityTable:
         """Whether so many rows wait to be written, some of them of `partitions`, that new ones may soon find no room
         within the bound.
         """
+        if len(self) <= self.capacity // 2:
+            return False
         waiting = self.dirty.view(np.bool_) | self.writing
         if np.count_nonzero(waiting) <= self.capacity // 2:
             return False

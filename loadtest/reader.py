@@ -238,8 +238,8 @@ async def _fill(store: RedisStore, spec: FeatureSpec) -> tuple[int, float]:
         engine.process(arrived)
         event_ns = min(event_ns, (time.perf_counter_ns() - began_ns) / n)
         for copy in engine.snapshot({partition: (n,)}):
-            size = len(copy.rows[0][1])
-            await store.write(partition, copy.follows, copy.vector, copy.rows)
+            size = len(next(copy.rows())[1])
+            await store.write(partition, copy.follows, copy.vector, copy.rows())
     return size, event_ns
 
 

@@ -57,7 +57,8 @@ class Committer:
         self._delivery, self._engine, self._store = delivery, engine, store
         self._metrics, self._disowned = metrics, disowned
         self.sending = asyncio.Lock()
-        """Held by who sends outputs and acknowledges them, or commits them: a commit covers whole rounds."""
+        """Held by who sends outputs and acknowledges them, or delivers them: a commit covers whole rounds."""
+        self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
         self._committed: dict[tuple[int, int], Position] = {}
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
@@ -77,14 +78,24 @@ class Committer:
 
     async def boundary(self, lanes: Mapping[int, Lane], *, checkpoint: bool, give_up: Callable[[], bool]) -> bool:
         """`mark` and `finish` at once, between rounds, with no round computing meanwhile."""
-        async with self.sending:
-            return await self.finish(self.mark(lanes, checkpoint=checkpoint), give_up=give_up)
+        return await self.finish(await self.mark(lanes, checkpoint=checkpoint), give_up=give_up)
 
-    def mark(self, lanes: Mapping[int, Lane], *, checkpoint: bool) -> Boundary:
+    async def mark(self, lanes: Mapping[int, Lane], *, checkpoint: bool) -> Boundary:
         """What there is to commit now, between two rounds; with `checkpoint`, a copy of the state behind it.
 
-        Raises what the last checkpoint could not deal with.
+        From here on nothing is sent; `finish`, which must follow, ends that. Raises what the last checkpoint could not
+        deal with.
         """
+        await self._boundary.acquire()
+        try:
+            boundary = self._marked(lanes, checkpoint)
+            await self.sending.acquire()
+        except BaseException:
+            self._boundary.release()
+            raise
+        return boundary
+
+    def _marked(self, lanes: Mapping[int, Lane], checkpoint: bool) -> Boundary:
         if self._writing is not None and self._writing.done():
             self._writing.result()
         ready = {p: lane for p, lane in lanes.items() if lane.recovered}
@@ -102,20 +113,28 @@ class Committer:
         return Boundary(positions, copies)
 
     async def finish(self, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:
-        """Delivers what was sent, commits, and begins to write the copies. `sending` is held.
+        """Delivers what was sent, commits, and begins to write the copies.
 
         False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit
         raises.
         """
+        held = [self.sending]
+
+        def delivered() -> None:
+            while held:
+                held.pop().release()
+
         committed = False
         try:
-            committed = await self._commit(boundary.positions, give_up)
+            committed = await self._commit(boundary.positions, give_up, delivered)
+            if committed and boundary.copies:
+                self._writing = asyncio.create_task(self._write(boundary.copies))
         finally:
+            delivered()
             if not committed:
                 for copy in boundary.copies:
                     self._engine.write_failed(copy)
-        if committed and boundary.copies:
-            self._writing = asyncio.create_task(self._write(boundary.copies))
+            self._boundary.release()
         return committed
 
     async def relieve(self, within_s: float) -> None:
@@ -136,7 +155,9 @@ class Committer:
         waited_s = 0.0 if self._pending_since is None else time.monotonic() - self._pending_since
         return f"Kafka has taken no commit for {waited_s:.0f} s" if waited_s > _SLOW_S else ""
 
-    async def _commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+    async def _commit(
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+    ) -> bool:
         if not positions:
             self._pending_since = None
             return True
@@ -144,7 +165,7 @@ class Committer:
         self._pending_since = self._pending_since or time.monotonic()
         committed = False
         try:
-            committed = await self._delivery.commit(positions, give_up)
+            committed = await self._delivery.commit(positions, give_up, delivered)
         finally:
             self._metrics.inc("weir_commits_total", result="ok" if committed else "failed")
         if committed:
@@ -173,7 +194,7 @@ class Committer:
 
     async def _write_one(self, copy: Checkpoint) -> None:
         try:
-            meta = await self._store.write(copy.partition, copy.follows, copy.vector, copy.rows)
+            meta = await self._store.write(copy.partition, copy.follows, copy.vector, copy.rows())
         except StoreUnavailable as error:
             self._engine.write_failed(copy)
             self.store_away = f"checkpoints cannot be written: {error}"
@@ -188,5 +209,5 @@ class Committer:
             self._engine.written(copy, meta)
             self.store_away = ""
             self._metrics.inc("weir_checkpoints_total", result="written")
-            self._metrics.inc("weir_checkpoint_rows_total", len(copy.rows))
-            self._metrics.inc("weir_checkpoint_bytes_total", sum(len(data) for _, data in copy.rows))
+            self._metrics.inc("weir_checkpoint_rows_total", copy.size)
+            self._metrics.inc("weir_checkpoint_bytes_total", copy.bytes)

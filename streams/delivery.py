@@ -24,9 +24,13 @@ Positions = Mapping[tuple[int, int], Position]
 
 
 class Delivery(Protocol):
-    """A guarantee. Sending is held back while `commit` runs, and what was sent belongs to `positions`."""
+    """A guarantee. What was sent when `commit` is called belongs to `positions`, and nothing is sent until it returns,
+    or has called `delivered`.
+    """
 
-    async def commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+    async def commit(
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+    ) -> bool:
         """False if it could not be done now: the same positions come again.
 
         Raises Void where they cannot be committed any more, OutputFailed when the process must end.
@@ -39,7 +43,9 @@ class AtLeastOnce:
     def __init__(self, outputs: Outputs, intake: Intake) -> None:
         self._outputs, self._intake = outputs, intake
 
-    async def commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+    async def commit(
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+    ) -> bool:
         began, said = time.monotonic(), False
         while not await asyncio.to_thread(self._outputs.flush, _FLUSH_S):
             if give_up():
@@ -49,6 +55,7 @@ class AtLeastOnce:
                 log.warning("kafka does not take the predictions, waiting")
         if said:
             log.info("kafka takes predictions again", waited_s=round(time.monotonic() - began, 1))
+        delivered()
         try:
             return await self._intake.commit(positions)
         except KafkaException as error:
@@ -62,7 +69,9 @@ class ExactlyOnce:
     def __init__(self, outputs: TransactionalOutputs, intake: Intake) -> None:
         self._outputs, self._intake = outputs, intake
 
-    async def commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+    async def commit(
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+    ) -> bool:
         offsets, group = await self._intake.offsets_and_group(positions)
         await asyncio.to_thread(self._outputs.commit, offsets, group)
         return True

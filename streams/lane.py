@@ -139,6 +139,8 @@ class Lane:
     def take(self) -> Take | None:
         """What may go now; None if nothing. The same again until `drop`."""
         buffers = self._buffers
+        if not any(b.chunks or b.replay for b in buffers):  # most lanes of a round that has few records
+            return None
         replayed = [b.replay for b in buffers]
         nothing: list[np.ndarray] = [np.empty(0, np.int64)] * len(buffers)
         if not self._caught_up:

@@ -25,9 +25,11 @@ def merge_order(
 
     Returns how many events of each stream go (a prefix of its buffer), and their places in the common order, int64.
     """
+    if len(times) == 1:
+        return [len(times[0])], [np.arange(len(times[0]))]
     # A head that is older than one already taken goes at once, so an event's turn comes at the running maximum.
     turns = [np.maximum.accumulate(t) if len(t) else t for t in times]
-    if waits and len(times) > 1:
+    if waits:
         counts = _known(turns, watermarks)
     else:
         counts = [len(t) for t in turns]

@@ -306,15 +306,9 @@ class Worker:
         async with self._gate:
             self._serving.switch()  # also while no events come
             await self._ownership.take_over_anew()
-            boundary = self._committer.mark(self._ownership.lanes, checkpoint=checkpoint)
-            await self._committer.sending.acquire()
-        # The next round may compute from here on; it cannot send before the commit is done.
-        try:
-            await self._committer.finish(
-                boundary, give_up=lambda: bool(self._ownership.leaving) or self._stop.is_set()
-            )
-        finally:
-            self._committer.sending.release()
+            boundary = await self._committer.mark(self._ownership.lanes, checkpoint=checkpoint)
+        # The next round may compute from here on; it cannot send before what was sent has been delivered, or committed.
+        await self._committer.finish(boundary, give_up=lambda: bool(self._ownership.leaving) or self._stop.is_set())
 
     async def _vitals_loop(self) -> None:
         while True:

@@ -71,7 +71,7 @@ async def run(entities: int, bound: int) -> Crowd:
             wrong += int((~((found == wanted) | (np.isnan(found) & np.isnan(wanted))).all(axis=1)).sum())
             offset += n
             for copy in engine.snapshot({0: (offset,)}):
-                engine.written(copy, await store.write(0, copy.follows, copy.vector, copy.rows))
+                engine.written(copy, await store.write(0, copy.follows, copy.vector, copy.rows()))
             most = max(most, engine.stats()["user"].rows)
     return Crowd(offset, wrong, most, engine.stats()["user"].evictions)
 

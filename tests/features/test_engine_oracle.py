@@ -98,7 +98,7 @@ async def test_a_restart_in_mid_checkpoint_changes_nothing(
     await checkpoint(engine, store, events[:first])
     between = await run(engine, cut(events[first:second], sizes))
     for torn in engine.snapshot({p: vector(spec, events[:second], p) for p in (0, 1)}):
-        for key, packed in torn.rows:
+        for key, packed in torn.rows():
             if data.draw(st.booleans()):
                 store.rows[torn.partition, key] = packed
     restarted = owning(spec, store)
@@ -111,7 +111,7 @@ async def test_a_restart_in_mid_checkpoint_changes_nothing(
 
 async def checkpoint(engine: FeatureEngine, store: DictStore, events: list[Event]) -> None:
     for copy in engine.snapshot({p: vector(engine.spec, events, p) for p in (0, 1)}):
-        engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows))
+        engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows()))
 
 
 @given(specs(), arrivals(), SIZES, st.data())
@@ -130,7 +130,7 @@ async def test_a_cache_of_one_row_gives_the_same_values(
         # A checkpoint is written, fails, or is still under way while later rounds change its rows.
         for copy in pending:
             if data.draw(st.booleans()):
-                engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows))
+                engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows()))
             else:
                 engine.write_failed(copy)
         pending = engine.snapshot({p: vector(spec, events[:done], p) for p in (0, 1)})

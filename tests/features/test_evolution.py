@@ -57,7 +57,7 @@ async def taken_over(
 async def checkpoint(engine: FeatureEngine, store: MemoryStore, events: list[Event]) -> list[Checkpoint]:
     copies = engine.snapshot({p: vector(engine.spec, events, p) for p in (0, 1)})
     for copy in copies:
-        engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows))
+        engine.written(copy, await store.write(copy.partition, copy.follows, copy.vector, copy.rows()))
     return copies
 
 
@@ -76,7 +76,7 @@ async def assert_evolves(
         torn, again = await taken_over(after, store, events[:stop])
         await run(torn, cut(again, sizes))
         for copy in torn.snapshot({p: vector(after, events[:stop], p) for p in (0, 1)}):
-            some = {key: packed for key, packed in copy.rows if data.draw(st.booleans())}
+            some = {key: packed for key, packed in copy.rows() if data.draw(st.booleans())}
             store._partitions[copy.partition].rows.update(some)
     evolved, again = await taken_over(after, store, events[:stop])
     await run(evolved, cut(again, sizes))
@@ -153,7 +153,7 @@ async def test_what_is_kept_is_neither_asked_for_nor_written_while_another_group
     assert {entity: (s.rows, s.misses) for entity, s in evolved.stats().items()} == {"user": (0, 0), "shop": (2, 3)}
     (copy,) = await checkpoint(evolved, store, visits)
     shop = evolved.layout.kinds[1].number
-    assert {key for key, _ in copy.rows} == {(shop, "7"), (shop, "8")}
+    assert {key for key, _ in copy.rows()} == {(shop, "7"), (shop, "8")}
     assert {key: row for key, row in store._partitions[0].rows.items() if key.group != shop} == kept
     assert (await run(evolved, [[visit(3, "ann", 7.0)]])).tolist() == [[2, 2]]
 

@@ -73,7 +73,7 @@ async def features_of(events: list[Event], store: Store, partition: int, spec: F
     await store.begin(partition, meta)
     engine, features = await engine_of(events, store, partition, meta, spec)
     for checkpoint in engine.snapshot({partition: (len(events),)}):
-        await store.write(partition, checkpoint.follows, checkpoint.vector, checkpoint.rows)
+        await store.write(partition, checkpoint.follows, checkpoint.vector, checkpoint.rows())
     return features
 
 
@@ -319,7 +319,7 @@ async def test_while_a_partition_is_rebuilt_rows_that_are_not_there_yet_are_not_
     assert (await asked.read([{"user": "ann"}], T)).written[0] > 0
     engine, _ = await engine_of(EVENTS, store, partition, meta)
     for half in engine.snapshot({partition: (2,)}):  # a row that is not as far as it was
-        meta = await store.write(partition, meta, (2,), half.rows)
+        meta = await store.write(partition, meta, (2,), half.rows())
     assert (await read(asked, {"user": "ann"}, T + 12 * MINUTE))["user_count_1h"].state == "rebuilding"
     meta = await store.write(partition, meta, (3,), [])
     stranger = next(name for name in map(str, range(1000)) if of_user(name) == partition)

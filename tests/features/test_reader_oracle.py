@@ -27,7 +27,7 @@ async def stored(spec: FeatureSpec, events: list[Event]) -> MemoryStore:
     meta = Meta(epoch, epoch, spec.state_hash, (0, 0))
     await store.begin(0, meta)
     for copy in engine.snapshot({0: vector(spec, events, 0)}):
-        await store.write(0, meta, copy.vector, copy.rows)
+        await store.write(0, meta, copy.vector, copy.rows())
     return store
 
 

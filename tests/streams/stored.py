@@ -33,4 +33,4 @@ async def store_payments(
         await engine.load(columns)
         engine.process(columns)
         for copy in engine.snapshot({partition: (n,)}):
-            await store.write(partition, copy.follows, copy.vector, copy.rows)
+            await store.write(partition, copy.follows, copy.vector, copy.rows())

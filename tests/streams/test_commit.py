@@ -36,7 +36,9 @@ class Deliveries:
         self.committed: list[dict[tuple[int, int], Position]] = []
         self.answers: list[bool | Exception] = []
 
-    async def commit(self, positions: Positions, give_up: Callable[[], bool]) -> bool:
+    async def commit(
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+    ) -> bool:
         answer = self.answers.pop(0) if self.answers else True
         if isinstance(answer, Exception):
             raise answer
@@ -141,7 +143,7 @@ async def test_a_commit_that_raises_keeps_the_rows_for_the_next_checkpoint(bench
 
 async def test_the_next_round_may_compute_while_a_commit_runs_and_is_not_in_its_checkpoint(bench: Bench) -> None:
     await bench.round("a")
-    boundary = bench.committer.mark({0: bench.lane}, checkpoint=True)
+    boundary = await bench.committer.mark({0: bench.lane}, checkpoint=True)
     await bench.round("b")
     assert await bench.committer.finish(boundary, give_up=lambda: False)
     assert bench.delivery.committed == [{(0, 0): Position(1, time=NOW)}]

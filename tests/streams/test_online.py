@@ -68,7 +68,7 @@ async def keep(part: Part, store: RedisStore) -> None:
         await engine.load(round)
         engine.fold(round)
         for copy in engine.snapshot({partition: (n,)}):
-            await store.write(partition, copy.follows, copy.vector, copy.rows)
+            await store.write(partition, copy.follows, copy.vector, copy.rows())
 
 
 async def test_entities_of_every_group_are_found_and_read_in_its_own_store(redis_server: RedisServer) -> None:
