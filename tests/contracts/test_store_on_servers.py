@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+import redis.utils
 
 from features import codec
-from features.redis_store import RedisStore
-from features.store import Group, Meta, Refused, RowKey, StoreMisconfigured, StoreUnavailable
+from features.redis_store import CHUNK_ROWS, RedisStore
+from features.store import Group, Meta, Refused, Row, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
 from tests.contracts.test_store import KEYS, begun, rows
 
@@ -70,6 +72,26 @@ async def test_a_server_that_stands_still_costs_the_timeout_and_mixes_no_answers
         await asyncio.wait_for(store.load({0: KEYS[:1]}, {0: meta}), 1.0)
     own.server.resume()
     assert await store.load({0: KEYS[2:]}, {0: meta}) == {0: [value for _, value in written[2:]]}
+
+
+async def test_a_write_takes_its_rows_a_chunk_at_a_time_and_others_run_in_between(shared: ServerBacking) -> None:
+    store = shared.store()
+    meta = await begun(store)
+    many = rows(meta, [RowKey(1, f"u{i}") for i in range(3500)], 1.0)
+    taken = [0]
+
+    def counted() -> Iterator[Row]:
+        for row in many:
+            taken[-1] += 1
+            yield row
+
+    write = asyncio.create_task(store.write(0, meta, (1, 0), counted()))
+    while not write.done():
+        await asyncio.sleep(0)
+        taken.append(0)
+    assert sum(taken) == 3500
+    assert max(taken) <= CHUNK_ROWS + 1
+    assert (await store.load({0: [many[-1][0]]}, {0: await write}))[0] == [many[-1][1]]
 
 
 async def test_cancelled_loads_hand_their_answers_to_nobody(shared: ServerBacking) -> None:
@@ -215,3 +237,7 @@ async def test_some_rows_of_a_kind_are_found_without_knowing_their_names(shared:
     assert sorted(found) == sorted(RowKey(1, f"{partition}:user {n} é") for partition in range(4) for n in range(3))
     assert len(await store.some_rows(0, 5)) == 5
     assert await store.some_rows(2, 5) == []
+
+
+def test_answers_are_parsed_by_the_drivers_extra_in_c() -> None:
+    assert redis.utils.HIREDIS_AVAILABLE, "install redis[hiredis]: without it a round of rows takes five times as long"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -35,10 +36,15 @@ class Deliveries:
     def __init__(self) -> None:
         self.committed: list[dict[tuple[int, int], Position]] = []
         self.answers: list[bool | Exception] = []
+        self.held: asyncio.Event | None = None
+        """What the offsets wait for when all has been delivered."""
 
     async def commit(
         self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
     ) -> bool:
+        if self.held is not None:
+            delivered()
+            await self.held.wait()
         answer = self.answers.pop(0) if self.answers else True
         if isinstance(answer, Exception):
             raise answer
@@ -151,6 +157,25 @@ async def test_the_next_round_may_compute_while_a_commit_runs_and_is_not_in_its_
     assert await bench.stored("a", "b") == ((1,), [True, False])
     assert await bench.boundary()
     assert await bench.stored("a", "b") == ((2,), [True, True])
+
+
+async def test_sending_goes_on_once_all_is_delivered_and_the_next_boundary_waits_for_the_commit(bench: Bench) -> None:
+    await bench.round("a")
+    bench.delivery.held = asyncio.Event()
+    first = await bench.committer.mark({0: bench.lane}, checkpoint=True)
+    assert bench.committer.sending.locked()
+    finishing = asyncio.create_task(bench.committer.finish(first, give_up=lambda: False))
+    await asyncio.sleep(0)
+    assert not bench.committer.sending.locked()
+    await bench.round("b")
+    second = asyncio.create_task(bench.boundary())
+    await asyncio.sleep(0.01)
+    assert bench.delivery.committed == []
+    assert not second.done()
+    bench.delivery.held.set()
+    assert await finishing
+    assert await second
+    assert [committed[0, 0].next_offset for committed in bench.delivery.committed] == [1, 2]
 
 
 async def test_a_partition_that_the_store_refuses_is_disowned_and_loses_no_commit(bench: Bench) -> None:
