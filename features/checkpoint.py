@@ -74,5 +74,5 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
-        """Of state in the packed rows, without the keys that they end in."""
+        """Of state and vectors in the rows."""
         return sum(taken.vectors.nbytes + taken.state.nbytes for taken in self.taken)

@@ -50,6 +50,8 @@ _GROUP = itemgetter(0)
 """Of a row's key."""
 _Call = tuple[Sequence[bytes], Sequence[Any]]
 """Keys and arguments of a function."""
+_Chunk = tuple[list[Row], bool]
+"""Rows, and whether they are the last."""
 _META = ("incarnation", "epoch", "state_hash", "vector", "until", "partitions", "written", "groups")
 
 
@@ -122,18 +124,15 @@ class RedisStore:
         before = [follows.incarnation, follows.epoch, _text(follows.vector), _text(unanswered), _text(vector)]
         before.append(next(self._attempts))
         self._unanswered[partition] = vector
-        chunks = _chunks(rows)
-        chunk, calls = await self._next(chunks), list[_Call]()
-        while chunk is not None:
-            following = await self._next(chunks)
-            is_last = following is None  # it moves the vector: when all the others are there
-            if len(calls) == CHUNKS or (is_last and calls):
+        chunks, calls, is_last = _chunks(rows), list[_Call](), False
+        while not is_last:
+            chunk, is_last = await self._next(chunks)
+            if len(calls) == CHUNKS or (is_last and calls):  # the last one moves the vector: when all others are there
                 await self._write(partition, calls)
                 calls = []
             row_keys = self._row_keys(partition, [key for key, _ in chunk])
             args = [*before, int(is_last), self._ttl_ms or 0, *[value for _, value in chunk]]
             calls.append(([meta_key, *row_keys], args))
-            chunk = following
         await self._write(partition, calls)
         del self._unanswered[partition]
         return replace(follows, vector=vector)
@@ -151,11 +150,11 @@ class RedisStore:
     async def close(self) -> None:
         await self._redis.close()
 
-    async def _next(self, chunks: Iterator[list[Row]]) -> list[Row] | None:
-        """The next chunk; None after the last. To pack one takes milliseconds: one at a time, and rounds in between."""
+    async def _next(self, chunks: Iterator[_Chunk]) -> _Chunk:
+        """The next chunk. To pack one takes milliseconds: one at a time, and rounds in between."""
         async with self._packing:
             await asyncio.sleep(0)
-            return next(chunks, None)
+            return next(chunks)
 
     async def _write(self, partition: int, calls: Sequence[_Call]) -> None:
         for refusal in await self._functions("write", calls):
@@ -281,14 +280,14 @@ def _text(vector: Vector) -> str:
     return ",".join(map(str, vector))
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """`rows` in pieces of bounded size; one empty piece where there are none, which moves the vector."""
+def _chunks(rows: Iterable[Row]) -> Iterator[_Chunk]:
+    """`rows` in pieces of bounded size, the last one, which may be empty, as such."""
     chunk: list[Row] = []
     size = 0
     for key, value in rows:
         if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield chunk
+            yield chunk, False
             chunk, size = [], 0
         chunk.append((key, value))
         size += len(key.key) + len(value)
-    yield chunk
+    yield chunk, True

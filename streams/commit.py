@@ -19,7 +19,7 @@ from features.engine import FeatureEngine
 from features.progress import Progress
 from features.store import Refused, Store, StoreUnavailable
 from monitors.metrics import Metrics
-from streams.delivery import Delivery, Positions
+from streams.delivery import Delivery
 from streams.lane import Lane, Position
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ _WRITERS = 4
 class Boundary:
     """Between two rounds: the positions to commit, and copies of the state behind them."""
 
-    positions: Positions
+    positions: dict[tuple[int, int], Position]
     copies: list[Checkpoint]
 
 
@@ -60,6 +60,7 @@ class Committer:
         """Held by who sends outputs and acknowledges them, or delivers them: a commit covers whole rounds."""
         self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
         self._committed: dict[tuple[int, int], Position] = {}
+        self._under_way: dict[tuple[int, int], Position] = {}
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
         self._ended = asyncio.Event()
@@ -74,6 +75,9 @@ class Committer:
             self._committed[stream, partition] = position
 
     def forget(self, partition: int) -> None:
+        """The partition is gone, or begins anew: what a commit that is under way has of it is out of date."""
+        for at in [at for at in self._under_way if at[1] == partition]:
+            del self._under_way[at]
         self._committed = {at: position for at, position in self._committed.items() if at[1] != partition}
 
     async def boundary(self, lanes: Mapping[int, Lane], *, checkpoint: bool, give_up: Callable[[], bool]) -> bool:
@@ -156,8 +160,9 @@ class Committer:
         return f"Kafka has taken no commit for {waited_s:.0f} s" if waited_s > _SLOW_S else ""
 
     async def _commit(
-        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+        self, positions: dict[tuple[int, int], Position], give_up: Callable[[], bool], delivered: Callable[[], None]
     ) -> bool:
+        self._under_way = positions
         if not positions:
             self._pending_since = None
             return True

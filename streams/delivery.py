@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 _FLUSH_S = 1.0
 
 Positions = Mapping[tuple[int, int], Position]
-"""By (stream, partition)."""
+"""By (stream, partition). Those of a partition that is lost meanwhile leave it."""
 
 
 class Delivery(Protocol):

@@ -25,7 +25,6 @@ from streams.batches import End, Poll, batch_of, by_place
 from streams.errors import WeirError
 from streams.kafka import REQUEST_S, Config, is_fatal
 from streams.lane import Position
-from streams.offset_commits import OffsetCommits, commit_now
 from streams.offsets import metadata_of
 from streams.topic_ids import TopicIds
 
@@ -85,8 +84,7 @@ class Intake:
         rebalanced: Callable[[str, float], None],
     ) -> None:
         # Where a position is outside of the log, the owner must know: whatever librdkafka did would lose records.
-        self._commits = OffsetCommits()
-        self._config = {**config, "auto.offset.reset": "error", "on_commit": self._commits.on_commit}
+        self._config = {**config, "auto.offset.reset": "error"}
         self._ids = ids
         self._topics = list(topics)
         self._streams = {topic: s for s, topic in enumerate(topics)}
@@ -105,7 +103,6 @@ class Intake:
         self._generations: dict[int, int] = {}  # of the partitions that have been started
         self._recovering: set[int] = set()
         self._lost: set[int] = set()  # while the owner is told of it
-        self._rebalancing = False  # inside a rebalance callback, in which no poll can bring an answer
         self._paused: set[tuple[int, int]] = set()  # (stream, partition) whose merge buffer is full
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -145,15 +142,8 @@ class Intake:
         self._order(lambda: self._close(size))
 
     async def commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
-        """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException.
-
-        One at a time.
-        """
-        answer: Future[None] = Future()
-        answer.set_running_or_notify_cancel()  # nobody cancels it, whoever waits
-        complete = await self._in_thread(lambda: self._commit(positions, answer))
-        await asyncio.wrap_future(answer)
-        return complete
+        """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException."""
+        return await self._in_thread(lambda: self._commit(positions))
 
     async def offsets_and_group(
         self, positions: Mapping[tuple[int, int], Position]
@@ -306,16 +296,13 @@ class Intake:
     def _order(self, call: Callable[[], None]) -> None:
         self._commands.put(_Command(call, question=False))
 
-    def _commit(self, positions: Mapping[tuple[int, int], Position], answer: Future[None]) -> bool:
+    def _commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
         # Partitions may have been lost since: a commit of theirs would get this member fenced for good.
         held = {t.partition for t in self._consumer.assignment()} - self._lost
         mine = {at: position for at, position in positions.items() if at[1] in held}
-        if not mine:
-            answer.set_result(None)
-        elif self._rebalancing:
-            commit_now(self._consumer, self._offsets(mine), answer)
-        else:
-            self._commits.begin(self._consumer, self._offsets(mine), answer)
+        for result in self._consumer.commit(offsets=self._offsets(mine), asynchronous=False) if mine else ():
+            if result.error is not None:
+                raise KafkaException(result.error)
         return len(mine) == len(positions)
 
     def _offsets(self, positions: Mapping[tuple[int, int], Position]) -> list[TopicPartition]:
@@ -413,14 +400,12 @@ class Intake:
 
     def _on_revoke(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
         with self._timed("revoked"):
-            self._commits.wait(consumer)
             partitions = [t.partition for t in revoked]
             self._ask_owner(self._owner.revoked, partitions)
             self._release(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, lost: list[TopicPartition]) -> None:
         with self._timed("lost"):
-            self._commits.drop()
             partitions = [t.partition for t in lost]
             self._lost = set(partitions)
             self._ask_owner(self._owner.lost, partitions)
@@ -439,12 +424,10 @@ class Intake:
             self._generations.pop(partition, None)
             self._recovering.discard(partition)
         self._paused = {(s, p) for s, p in self._paused if p not in partitions}
-        self._rebalancing = True
         answer = asyncio.run_coroutine_threadsafe(ask(partitions), self._loop)
         until = time.monotonic() + _REVOKE_S
         while not answer.done() and time.monotonic() < until:
             self._answer(0.01)  # the owner commits through this thread
-        self._rebalancing = False
         try:
             answer.result(0)
         except TimeoutError:

@@ -90,7 +90,7 @@ async def test_a_write_takes_its_rows_a_chunk_at_a_time_and_others_run_in_betwee
         await asyncio.sleep(0)
         taken.append(0)
     assert sum(taken) == 3500
-    assert max(taken) <= CHUNK_ROWS + 1
+    assert max(taken) <= CHUNK_ROWS + 1  # one more tells that a chunk is full
     assert (await store.load({0: [many[-1][0]]}, {0: await write}))[0] == [many[-1][1]]
 
 

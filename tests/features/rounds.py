@@ -107,7 +107,7 @@ class DictStore:
         return {p: [self.rows.get((p, key)) for key in keys] for p, keys in wanted.items()}
 
     async def write(
-        self, partition: int, follows: Meta, vector: Vector, rows: Sequence[tuple[RowKey, bytes]]
+        self, partition: int, follows: Meta, vector: Vector, rows: Iterable[tuple[RowKey, bytes]]
     ) -> Meta:
         assert follows == self.metas[partition]
         self.rows.update({(partition, key): data for key, data in rows})

@@ -96,6 +96,10 @@ class Bench:
         return (None if found.meta is None else found.meta.vector), [row is not None for row in found.rows]
 
 
+async def broken(*_: object) -> Meta:
+    raise RuntimeError("no store")
+
+
 @pytest.fixture
 async def bench() -> Bench:
     made = Bench()
@@ -176,6 +180,34 @@ async def test_sending_goes_on_once_all_is_delivered_and_the_next_boundary_waits
     assert await finishing
     assert await second
     assert [committed[0, 0].next_offset for committed in bench.delivery.committed] == [1, 2]
+
+
+async def test_a_partition_that_goes_while_its_outputs_are_delivered_is_not_committed(bench: Bench) -> None:
+    # Somebody else has it by then, or this worker once more, from another position: its own would set offsets back.
+    await bench.round("a")
+    bench.delivery.held = asyncio.Event()
+    boundary = await bench.committer.mark({0: bench.lane}, checkpoint=False)
+    finishing = asyncio.create_task(bench.committer.finish(boundary, give_up=lambda: False))
+    await asyncio.sleep(0)
+    bench.committer.forget(0)
+    bench.committer.taken_over(0, [Position(9)])
+    bench.delivery.held.set()
+    await finishing
+    assert bench.delivery.committed == [{}]
+    bench.lane = Lane(0, [9], [Position(9)], 2)
+    assert await bench.boundary()
+    assert bench.delivery.committed == [{}], "9 is committed already"
+
+
+async def test_a_checkpoint_that_failed_for_good_is_said_at_the_next_boundary_which_holds_nothing(bench: Bench) -> None:
+    await bench.round("a")
+    bench.store.write = broken  # type: ignore[method-assign, assignment]
+    assert await bench.boundary()
+    with pytest.raises(RuntimeError, match="no store"):
+        await bench.committer.mark({0: bench.lane}, checkpoint=False)
+    assert not bench.committer.sending.locked()
+    with pytest.raises(RuntimeError, match="no store"):  # and not a lock that is held for ever
+        await asyncio.wait_for(bench.committer.mark({0: bench.lane}, checkpoint=False), 1)
 
 
 async def test_a_partition_that_the_store_refuses_is_disowned_and_loses_no_commit(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 
 from confluent_kafka import TopicPartition
 
@@ -34,54 +33,33 @@ def _intake() -> Intake:
 
 
 class Member:
-    """Of a group, with partitions 0 and 1; notes what it is asked to commit, and by which way."""
+    """Of a group, with partitions 0 and 1; notes what it is asked to commit."""
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, int, int]] = []
-        self.waited: list[bool] = []
 
     def assignment(self) -> list[TopicPartition]:
         return [TopicPartition("t", p) for p in (0, 1)]
 
-    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition] | None:
+    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
         assert offsets
+        assert not asynchronous
         self.committed += [(t.topic, t.partition, t.offset) for t in offsets]
-        self.waited.append(not asynchronous)
-        return None if asynchronous else offsets
+        return offsets
 
 
 def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> None:
     intake = _intake()
     intake._consumer = member = Member()  # type: ignore[assignment]
-
-    def commit(positions: dict[tuple[int, int], Position]) -> bool:
-        return intake._commit(positions, Future())
-
-    assert commit({(0, 0): Position(5), (0, 1): Position(6)})
+    assert intake._commit({(0, 0): Position(5), (0, 1): Position(6)})
     assert member.committed == [("t", 0, 5), ("t", 1, 6)]
-    assert not commit({(0, 0): Position(7), (0, 2): Position(8)}), "2 has gone"
+    assert not intake._commit({(0, 0): Position(7), (0, 2): Position(8)}), "2 has gone"
     intake._lost = {1}
-    assert not commit({(0, 0): Position(9), (0, 1): Position(9)}), "1 is being lost"
+    assert not intake._commit({(0, 0): Position(9), (0, 1): Position(9)}), "1 is being lost"
     assert member.committed[2:] == [("t", 0, 7), ("t", 0, 9)]
     intake._lost = {0, 1}
-    answer: Future[None] = Future()
-    assert not intake._commit({(0, 1): Position(10)}, answer)
-    assert answer.done(), "there was nothing to wait for"
+    assert not intake._commit({(0, 1): Position(10)})
     assert len(member.committed) == 4
-
-
-def test_polling_goes_on_during_a_commit_but_inside_a_rebalance_it_is_waited_for() -> None:
-    intake = _intake()
-    intake._consumer = member = Member()  # type: ignore[assignment]
-    first: Future[None] = Future()
-    intake._commit({(0, 0): Position(5)}, first)
-    assert (member.waited, first.done()) == ([False], False)
-    intake._commits.on_commit(None, [TopicPartition("t", 0, 5)])
-    assert first.done()
-    intake._rebalancing = True
-    second: Future[None] = Future()
-    intake._commit({(0, 0): Position(6)}, second)
-    assert (member.waited, second.done()) == ([False, True], True)
 
 
 def test_inside_a_rebalance_questions_are_answered_and_partitions_begin_only_after_it() -> None:
