@@ -5,6 +5,7 @@ Needs `java`, 17 or later. No worker needs it. `python -m loadtest.kafka` fetche
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import socket
@@ -79,6 +80,8 @@ class KafkaCluster:
         self._ports = dict(zip(self.nodes, ports[:brokers], strict=True))
         self._controller_ports = dict(zip(self.nodes, ports[brokers:], strict=True))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        # Until they start, so that nobody else takes their ports. Who does not listen refuses connections.
+        self._held = {node: [_bound(self._ports[node]), _bound(self._controller_ports[node])] for node in self.nodes}
 
     @property
     def address(self) -> str:
@@ -103,6 +106,8 @@ class KafkaCluster:
         self._end(node, signal.SIGKILL)
 
     def close(self) -> None:
+        for held in itertools.chain.from_iterable(self._held.values()):
+            held.close()
         for node in list(self._processes):
             self.kill(node)  # nobody will read its data
 
@@ -155,6 +160,8 @@ class KafkaCluster:
             raise KafkaUnavailable(f"Kafka's storage could not be prepared: {done.stderr.strip()[-400:]}")
 
     def _launch(self, node: int) -> None:
+        for held in self._held.pop(node, []):
+            held.close()
         home = self._home(node)
         heap_mb = 512 if len(self.nodes) == 1 else 384
         with (home / "server.log").open("ab") as log:
@@ -181,7 +188,8 @@ class KafkaCluster:
         while not (self._any_listens() and done()):
             for node, process in self._processes.items():
                 if process.poll() is not None:
-                    raise KafkaUnavailable(f"broker {node} ended at start: {self._last_words(node)}")
+                    ended = f"broker {node} ended at start with {process.returncode}"
+                    raise KafkaUnavailable(f"{ended}: {self._last_words(node)}")
             if time.monotonic() > deadline:
                 raise KafkaUnavailable(f"not ready in {_READY_S:.0f} s: {self._last_words(min(self.nodes))}")
             time.sleep(0.1)
@@ -205,6 +213,12 @@ class KafkaCluster:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _bound(port: int) -> socket.socket:
+    held = socket.socket()
+    held.bind(("127.0.0.1", port))
+    return held
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def test_both_revisions_score_the_same_topic_in_turns(kafka: KafkaCluster, revis
     changed = compare._ROOT / "examples" / "payments" / "pipeline.py"  # other features need another champion
     changed.write_text(changed.read_text().replace('user.count("1h", "24h")', 'user.count("1h", "12h")'))
     said: list[str] = []
-    found = compare.run(revision, said.append, records=300, rounds=1, broker=kafka.address)
+    found = compare.run(revision, said.append, records=3000, rounds=1, broker=kafka.address)
     assert (found.rev, found.now, found.dirty) == (revision, revision, True)
     assert found.before[0].records_per_s > 0
     assert found.after[0].cpu_us_per_record > 0
