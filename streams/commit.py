@@ -19,7 +19,7 @@ from features.engine import FeatureEngine
 from features.progress import Progress
 from features.store import Refused, Store, StoreUnavailable
 from monitors.metrics import Metrics
-from streams.delivery import Delivery
+from streams.delivery import Delivery, Positions
 from streams.lane import Lane, Position
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ _WRITERS = 4
 class Boundary:
     """Between two rounds: the positions to commit, and copies of the state behind them."""
 
-    positions: dict[tuple[int, int], Position]
+    positions: Positions
     copies: list[Checkpoint]
 
 
@@ -60,7 +60,7 @@ class Committer:
         """Held by who sends outputs and acknowledges them, or delivers them: a commit covers whole rounds."""
         self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
         self._committed: dict[tuple[int, int], Position] = {}
-        self._under_way: dict[tuple[int, int], Position] = {}
+        self._gone: set[int] = set()  # partitions forgotten since the last `mark`
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
         self._ended = asyncio.Event()
@@ -75,9 +75,8 @@ class Committer:
             self._committed[stream, partition] = position
 
     def forget(self, partition: int) -> None:
-        """The partition is gone, or begins anew: what a commit that is under way has of it is out of date."""
-        for at in [at for at in self._under_way if at[1] == partition]:
-            del self._under_way[at]
+        """The partition is gone, or begins anew: what a boundary that is under way has of it is out of date."""
+        self._gone.add(partition)
         self._committed = {at: position for at, position in self._committed.items() if at[1] != partition}
 
     async def boundary(self, lanes: Mapping[int, Lane], *, checkpoint: bool, give_up: Callable[[], bool]) -> bool:
@@ -91,6 +90,7 @@ class Committer:
         deal with.
         """
         await self._boundary.acquire()
+        self._gone.clear()
         try:
             boundary = self._marked(lanes, checkpoint)
             await self.sending.acquire()
@@ -122,24 +122,28 @@ class Committer:
         False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit
         raises.
         """
-        held = [self.sending]
-
-        def delivered() -> None:
-            while held:
-                held.pop().release()
-
         committed = False
         try:
-            committed = await self._commit(boundary.positions, give_up, delivered)
-            if committed and boundary.copies:
-                self._writing = asyncio.create_task(self._write(boundary.copies))
+            with contextlib.ExitStack() as held:
+                held.callback(self.sending.release)
+
+                def delivered() -> Positions:
+                    held.close()
+                    return self._still(boundary.positions)
+
+                committed = await self._commit(boundary.positions, give_up, delivered)
+            if committed and (copies := [copy for copy in boundary.copies if copy.partition not in self._gone]):
+                self._writing = asyncio.create_task(self._write(copies))
         finally:
-            delivered()
             if not committed:
                 for copy in boundary.copies:
                     self._engine.write_failed(copy)
             self._boundary.release()
         return committed
+
+    def _still(self, positions: Positions) -> dict[tuple[int, int], Position]:
+        """Those of partitions that have not gone meanwhile."""
+        return {at: position for at, position in positions.items() if at[1] not in self._gone}
 
     async def relieve(self, within_s: float) -> None:
         """Wants a checkpoint now, and waits until the next one has been written or has failed, at most `within_s`."""
@@ -160,9 +164,8 @@ class Committer:
         return f"Kafka has taken no commit for {waited_s:.0f} s" if waited_s > _SLOW_S else ""
 
     async def _commit(
-        self, positions: dict[tuple[int, int], Position], give_up: Callable[[], bool], delivered: Callable[[], None]
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], Positions]
     ) -> bool:
-        self._under_way = positions
         if not positions:
             self._pending_since = None
             return True
@@ -175,7 +178,7 @@ class Committer:
             self._metrics.inc("weir_commits_total", result="ok" if committed else "failed")
         if committed:
             self._pending_since = None
-            self._committed.update(positions)
+            self._committed.update(self._still(positions))
             self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="commit")
         return committed
 

@@ -20,16 +20,16 @@ log = structlog.get_logger(__name__)
 _FLUSH_S = 1.0
 
 Positions = Mapping[tuple[int, int], Position]
-"""By (stream, partition). Those of a partition that is lost meanwhile leave it."""
+"""By (stream, partition)."""
 
 
 class Delivery(Protocol):
     """A guarantee. What was sent when `commit` is called belongs to `positions`, and nothing is sent until it returns,
-    or has called `delivered`.
+    or has called `delivered`, which gives those that are still to be committed: not of partitions that went meanwhile.
     """
 
     async def commit(
-        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], Positions]
     ) -> bool:
         """False if it could not be done now: the same positions come again.
 
@@ -44,7 +44,7 @@ class AtLeastOnce:
         self._outputs, self._intake = outputs, intake
 
     async def commit(
-        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], Positions]
     ) -> bool:
         began, said = time.monotonic(), False
         while not await asyncio.to_thread(self._outputs.flush, _FLUSH_S):
@@ -55,9 +55,9 @@ class AtLeastOnce:
                 log.warning("kafka does not take the predictions, waiting")
         if said:
             log.info("kafka takes predictions again", waited_s=round(time.monotonic() - began, 1))
-        delivered()
+        left = delivered()
         try:
-            return await self._intake.commit(positions)
+            return await self._intake.commit(left)
         except KafkaException as error:
             log.warning("commit failed, trying again", error=error.args[0].str())
             return False
@@ -70,7 +70,7 @@ class ExactlyOnce:
         self._outputs, self._intake = outputs, intake
 
     async def commit(
-        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], None]
+        self, positions: Positions, give_up: Callable[[], bool], delivered: Callable[[], Positions]
     ) -> bool:
         offsets, group = await self._intake.offsets_and_group(positions)
         await asyncio.to_thread(self._outputs.commit, offsets, group)
