@@ -5,7 +5,6 @@ Needs `java`, 17 or later. No worker needs it. `python -m loadtest.kafka` fetche
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import signal
 import socket
@@ -20,7 +19,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined, unused-ignore]
 
 from loadtest.jars import VERSION, KafkaUnavailable, fetch_jars
-from streams.ports import free_ports
+from streams.ports import held_ports
 
 _READY_S = 60.0
 _STOP_S = 20.0
@@ -76,12 +75,12 @@ class KafkaCluster:
         self.nodes = range(1, brokers + 1)
         self._folder = folder
         self._java_options = java_options
-        ports = free_ports(2 * brokers)
+        # Until they start, so that nobody else takes them; who does not listen refuses connections.
+        self._held = held_ports(2 * brokers)
+        ports = list(self._held)
         self._ports = dict(zip(self.nodes, ports[:brokers], strict=True))
         self._controller_ports = dict(zip(self.nodes, ports[brokers:], strict=True))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        # Until they start, so that nobody else takes their ports. Who does not listen refuses connections.
-        self._held = {node: [_bound(self._ports[node]), _bound(self._controller_ports[node])] for node in self.nodes}
 
     @property
     def address(self) -> str:
@@ -106,7 +105,7 @@ class KafkaCluster:
         self._end(node, signal.SIGKILL)
 
     def close(self) -> None:
-        for held in itertools.chain.from_iterable(self._held.values()):
+        for held in self._held.values():
             held.close()
         for node in list(self._processes):
             self.kill(node)  # nobody will read its data
@@ -160,8 +159,8 @@ class KafkaCluster:
             raise KafkaUnavailable(f"Kafka's storage could not be prepared: {done.stderr.strip()[-400:]}")
 
     def _launch(self, node: int) -> None:
-        for held in self._held.pop(node, []):
-            held.close()
+        for port in (self._ports[node], self._controller_ports[node]):
+            self._held[port].close()
         home = self._home(node)
         heap_mb = 512 if len(self.nodes) == 1 else 384
         with (home / "server.log").open("ab") as log:
@@ -213,12 +212,6 @@ class KafkaCluster:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _bound(port: int) -> socket.socket:
-    held = socket.socket()
-    held.bind(("127.0.0.1", port))
-    return held
 
 
 if __name__ == "__main__":

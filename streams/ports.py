@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from random import SystemRandom
 
 _RANGE = range(10_000, 32_768)
@@ -20,19 +18,28 @@ def free_port() -> int:
 
 def free_ports(count: int) -> list[int]:
     """`count` different ones. Raises OSError where there are not so many."""
-    tries = iter(SystemRandom().sample(_RANGE, len(_RANGE)))
-    with ExitStack() as held:
-        return [held.enter_context(_held(tries)) for _ in range(count)]
+    held = held_ports(count)
+    for one in held.values():
+        one.close()
+    return list(held)
 
 
-@contextmanager
-def _held(tries: Iterator[int]) -> Iterator[int]:
-    for port in tries:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:  # somebody has it
-                continue
-            yield port
-            return
-    raise OSError(f"no port of {_RANGE.start} to {_RANGE.stop - 1} is free")
+def held_ports(count: int) -> dict[int, socket.socket]:
+    """`count` different ones, each with the socket that keeps it until it is closed: nobody else gets the port, and who
+    connects to it is refused. Raises OSError where there are not so many.
+    """
+    held: dict[int, socket.socket] = {}
+    draw = iter(SystemRandom().sample(_RANGE, len(_RANGE)))
+    while len(held) < count:
+        one = socket.socket()
+        try:
+            one.bind(("127.0.0.1", port := next(draw)))
+        except OSError:  # somebody has it
+            one.close()
+        except StopIteration:
+            for taken in (one, *held.values()):
+                taken.close()
+            raise OSError(f"no port of {_RANGE.start} to {_RANGE.stop - 1} is free") from None
+        else:
+            held[port] = one
+    return held

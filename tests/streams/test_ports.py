@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams import ports
-from streams.ports import free_port, free_ports
+from streams.ports import free_port, free_ports, held_ports
 
 
 def test_they_are_different_and_below_what_the_system_hands_out() -> None:
@@ -24,3 +24,13 @@ def test_one_that_somebody_has_is_not_free(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(ports, "_RANGE", range(port, port + 1))
         with pytest.raises(OSError, match=rf"no port of {port} to {port} is free"):
             free_port()
+
+
+def test_one_that_is_held_is_nobody_elses_and_refuses_connections_until_it_is_let_go() -> None:
+    ((port, held),) = held_ports(1).items()
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    held.close()
+    socket.create_server(("127.0.0.1", port)).close()
