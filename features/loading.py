@@ -89,13 +89,10 @@ def find(tables: Sequence[EntityTable], round: Round, keys: Keys, stamp: int) ->
     for table, texts_of in zip(tables, keys, strict=True):
         rows.append([])
         for columns, texts in zip(round, texts_of, strict=True):
-            parts = [np.empty(0, dtype=np.int32)]
-            for partition, start, stop in columns.segments:
-                part, lacking = table.find(partition, texts[start:stop], stamp)
-                parts.append(part)
-                if lacking:
-                    missing.setdefault((partition, table.entity), {}).update(dict.fromkeys(lacking))
-            rows[-1].append(np.concatenate(parts))
+            found, lacking = table.find(columns.segments, texts, stamp)
+            rows[-1].append(found)
+            for partition, mine in lacking.items():
+                missing.setdefault((partition, table.entity), {}).update(mine)
     return rows, missing
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from features.kernel import walk
 from features.layout import Kind
+from features.round import Segment
 
 RESERVED_BYTES = 256 * 1024**2
 """Of state that a table begins with, within its bound: address space, which becomes memory row by row as entities
@@ -71,17 +73,26 @@ class EntityTable:
         if empty:
             self.complete.add(partition)
 
-    def find(self, partition: int, keys: Sequence[str | None], stamp: int) -> tuple[np.ndarray, list[str]]:
-        """Rows int32 [n] of `keys` (0 for None, -1 for those not here), and the distinct keys not here.
+    def find(
+        self, segments: Sequence[Segment], keys: Sequence[str | None], stamp: int
+    ) -> tuple[np.ndarray, dict[int, dict[str, None]]]:
+        """Rows int32 [n] of the `keys` of `segments` (0 for None, -1 for those not here), and by partition the
+        distinct keys not here, in their order.
 
         The rows found are in use as of round `stamp`.
         """
-        known = self._rows[partition]
+        known = [self._rows[partition] for partition, _, _ in segments]
+        mine = [keys] if len(segments) == 1 else [keys[start:stop] for _, start, stop in segments]
+        missing: dict[int, dict[str, None]] = {}
+        found = chain.from_iterable(map(map, [rows.__getitem__ for rows in known], mine))
         try:
-            rows, missing = np.fromiter(map(known.__getitem__, keys), dtype=np.int32, count=len(keys)), []
+            rows = np.fromiter(found, dtype=np.int32, count=len(keys))
         except KeyError:
-            rows = np.array([known.get(key, -1) for key in keys], dtype=np.int32)
-            missing = [key for key in dict.fromkeys(keys) if key is not None and key not in known]
+            found = chain.from_iterable([rows.get(key, -1) for key in of] for rows, of in zip(known, mine, strict=True))
+            rows = np.fromiter(found, dtype=np.int32, count=len(keys))
+            for (partition, *_), rows_of, of in zip(segments, known, mine, strict=True):
+                if lacking := {key: None for key in of if key is not None and key not in rows_of}:
+                    missing[partition] = lacking
         self.used[rows[rows > 0] if missing else rows] = stamp
         return rows, missing
 

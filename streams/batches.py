@@ -127,12 +127,28 @@ def by_place(messages: Sequence[Message], streams: Mapping[str, int]) -> dict[tu
     if len(streams) > 1:
         number = np.fromiter(map(streams.__getitem__, map(Message.topic, messages)), np.int64, n)  # type: ignore[arg-type]
         places = number << 32 | partitions
-    cuts = (np.flatnonzero(np.diff(places)) + 1).tolist()
+    cuts = ((places[1:] != places[:-1]).nonzero()[0] + 1).tolist()
     found: dict[tuple[int, int], list[Message]] = {}
     for start, stop in itertools.pairwise([0, *cuts, n]) if n else ():
         place = int(places[start])
         found.setdefault((place >> 32, place & 0xFFFFFFFF), []).extend(messages[start:stop])
     return found
+
+
+def side_by_side(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """The records of several partitions of one stream, one batch after the other; it has no partition, -1."""
+    headers = None
+    if any(batch.headers is not None for batch in batches):
+        headers = [of_one for batch in batches for of_one in batch.headers or [None] * len(batch)]
+    return replace(
+        batches[0],
+        partition=-1,
+        keys=[key for batch in batches for key in batch.keys],
+        values=[value for batch in batches for value in batch.values],
+        offsets=np.concatenate([batch.offsets for batch in batches]),
+        timestamps=np.concatenate([batch.timestamps for batch in batches]),
+        headers=headers,
+    )
 
 
 def batch_of(stream: int, partition: int, records: Sequence[Any], polled_ns: int, generation: int) -> RecordBatch:

@@ -7,7 +7,7 @@ and bad ones end in dead letters with their reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from features.spec import Category, Computed, FeatureSpec, Value, fields_read
-from streams.batches import WATERMARK_HEADER, RecordBatch
+from streams.batches import WATERMARK_HEADER, RecordBatch, side_by_side
 from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
@@ -29,6 +29,9 @@ MAX_KEY_CHARS = 1024
 MAX_NUMBER = float(np.finfo(np.float32).max)
 MAX_EXACT = 2**53
 """float64 holds every integer below it; also the latest event time, in ms."""
+
+_FEW = 1000
+"""Records of a poll, over all partitions, up to which the price of a batch is worth sharing."""
 
 _MAX_INT64 = 2**63 - 1
 _AT = re.compile(r"(.*) - at `\$\.(.+?)`", re.DOTALL)
@@ -96,6 +99,34 @@ class Decoder:
         """Those of the numbers that are float64, and must hold an integer exactly."""
         return self._inexact
 
+    def decode_all(self, batches: Sequence[RecordBatch]) -> list[Decoded]:
+        """`decode` of each; of few records at the price of one, where all of them are usable."""
+        if len(batches) > 1 and sum(map(len, batches)) <= _FEW and (found := self._together(batches)) is not None:
+            return found
+        return [self.decode(batch) for batch in batches]
+
+    def _together(self, batches: Sequence[RecordBatch]) -> list[Decoded] | None:
+        whole = side_by_side(batches)
+        if None in whole.values:
+            return None
+        try:
+            decoded = self._columns(whole, self._events(whole))
+        except Exception:  # whatever it is, it is found again and named record by record
+            return None
+        if self._id is None:
+            decoded.ids = [place for batch in batches for place in self._places(batch)]
+        if self._contract is not None:
+            dead: list[DeadLetter] = []
+            decoded = self._ruled(whole, decoded, dead)
+            if dead:
+                return None
+        found, start = [], 0
+        for batch in batches:
+            piece = decoded.cut(start, start := start + len(batch))
+            piece.partition, piece.next_offset, piece.polled_ns = batch.partition, batch.next_offset, batch.polled_ns
+            found.append(piece)
+        return found
+
     def decode(self, batch: RecordBatch) -> Decoded:
         """Columns of the usable records; the others are in `dead` and `marks`."""
         marks: list[tuple[int, int]] = []
@@ -104,28 +135,34 @@ class Decoder:
         if None in batch.values:
             batch = self._without_marks(batch, marks, dead)
         try:
-            if self._codec is None:
-                events = list(map(self._decode, batch.values))  # type: ignore[arg-type]
-            else:
-                events = self._codec.events(batch.values)  # type: ignore[arg-type]
-            decoded = self._columns(batch, events)
+            decoded = self._columns(batch, self._events(batch))
         except Exception:  # whatever it is, it is found again and named record by record
             batch, events = self._one_by_one(batch, dead)
             decoded = self._columns(batch, events)
-        if self._contract is not None:
-            decoded = self._contract.applied(batch, decoded, dead)
-            decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
+        decoded = self._ruled(batch, decoded, dead)
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
         decoded.marks = marks
+        return decoded
+
+    def _events(self, batch: RecordBatch) -> list[Any]:
+        if self._codec is None:
+            return list(map(self._decode, batch.values))  # type: ignore[arg-type]
+        return self._codec.events(batch.values)  # type: ignore[arg-type]
+
+    def _ruled(self, batch: RecordBatch, decoded: Decoded, dead: list[DeadLetter]) -> Decoded:
+        if self._contract is None:
+            return decoded
+        decoded = self._contract.applied(batch, decoded, dead)
+        decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         return decoded
 
     def _columns(self, batch: RecordBatch, events: list[Any]) -> Decoded:
         """Raises _Bad, or a conversion's own error, if any of the events is unusable."""
         times = np.array(list(map(self._time, events)), dtype=np.int64)
         if len(times):
-            ahead = times - batch.timestamps > self._source.max_skew_ms
-            if ahead.any() or times.min() < 0 or times.max() > MAX_EXACT:
+            ahead = np.maximum.reduce(times - batch.timestamps) > self._source.max_skew_ms
+            if ahead or np.minimum.reduce(times) < 0 or np.maximum.reduce(times) > MAX_EXACT:
                 raise _Bad("time", "out_of_bounds")
         if None in batch.keys:
             raise _Bad("key", "null")
@@ -140,12 +177,12 @@ class Decoder:
             name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
         }
         for name, _, dtype in self._numbers:
-            if dtype is np.float64 and (np.abs(fields[name]) > MAX_NUMBER).any():
+            if dtype is np.float64 and np.count_nonzero(np.abs(fields[name]) > MAX_NUMBER):
                 raise _Bad("decode", "out_of_range")
         if self._codec is not None:
             self._refuse_nan(events, fields)
         for name in self._inexact:
-            if (np.abs(fields[name]) >= MAX_EXACT).any():
+            if np.count_nonzero(np.abs(fields[name]) >= MAX_EXACT):
                 raise _Bad("decode", "out_of_range")
         for name, get in self._texts:
             column = list(map(get, events))

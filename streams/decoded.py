@@ -80,8 +80,18 @@ class Decoded:
             origin=None if self.origin is None else self.origin.cut(start, stop),
         )
 
+    @property
+    def _first(self) -> int:
+        """The offset of the first that stands in it; `next_offset` where nothing does."""
+        firsts = [letter.offset for letter in self.dead[:1]] + [offset for offset, _ in self.marks[:1]]
+        if len(self.offsets):
+            firsts.append(int(self.offsets[0]))
+        return min(firsts, default=self.next_offset)
+
     def since(self, offset: int) -> Decoded:
         """What stands at `offset` or after, dead letters and marks too."""
-        rest = self.cut(int(np.searchsorted(self.offsets, offset)), len(self))
+        if self._first >= offset:
+            return self
+        rest = self.cut(int(self.offsets.searchsorted(offset)), len(self))
         dead, marks = [d for d in self.dead if d.offset >= offset], [m for m in self.marks if m[0] >= offset]
         return replace(rest, dead=dead, marks=marks)

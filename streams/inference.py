@@ -20,6 +20,9 @@ log = structlog.get_logger(__name__)
 _INLINE_S = 0.001
 """How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
 
+_LEAST_ROWS = 64
+"""What a call is padded to: fewer rows take as long."""
+
 Alert = dict[str, str | None]
 
 
@@ -50,14 +53,15 @@ class Inference:
         """In a thread, unless it is over sooner than the way there and back would take. Raises ModelFailed."""
         if scorer is not self._timed:
             self._timed, self._row_s = scorer, math.inf
+        rows = max(len(matrix), _LEAST_ROWS)
 
         def score() -> Scores:
             began = time.perf_counter()
             found = scorer.score(matrix, keys)
-            self._row_s = (time.perf_counter() - began) / len(matrix)
+            self._row_s = (time.perf_counter() - began) / rows
             return found
 
-        return score() if self._row_s * len(matrix) < _INLINE_S else await asyncio.to_thread(score)
+        return score() if self._row_s * rows < _INLINE_S else await asyncio.to_thread(score)
 
     async def _score_by_previous(
         self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed

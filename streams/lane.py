@@ -123,11 +123,11 @@ class Lane:
         for _, time in batch.marks:
             buffer.ahead = max(buffer.ahead, time)
             self._waits = True
-        old = int(np.searchsorted(batch.offsets, buffer.target))
-        if old:
+        if old := int(batch.offsets.searchsorted(buffer.target)):
             buffer.replay.append(batch.cut(0, old))
         if batch.next_offset > buffer.target:
-            buffer.chunks.append(replace(batch.since(buffer.target), marks=batch.marks))
+            rest = batch.since(buffer.target)
+            buffer.chunks.append(rest if rest is batch else replace(rest, marks=batch.marks))
         self._settle()
 
     def reached(self, stream: int, offset: int) -> None:
@@ -142,10 +142,10 @@ class Lane:
         if not any(b.chunks or b.replay for b in buffers):  # most lanes of a round that has few records
             return None
         replayed = [b.replay for b in buffers]
-        nothing: list[np.ndarray] = [np.empty(0, np.int64)] * len(buffers)
         if not self._caught_up:
             if not any(replayed):
                 return None
+            nothing = [np.empty(0, np.int64)] * len(buffers)
             return Take(self.partition, [[] for _ in buffers], replayed, nothing, [], {})
         counts, places = merge_order([b.times() for b in buffers], [b.ahead for b in buffers], waits=self._waits)
         self._left = [len(b) - count for b, count in zip(buffers, counts, strict=True)]
@@ -191,7 +191,7 @@ def _prefix(buffer: _Buffer, count: int, dead: list[DeadLetter]) -> tuple[list[D
         newest = position.time
         if stop:
             pieces.append(chunk.cut(0, stop))
-            newest = max(newest, int(chunk.times[:stop].max()))
+            newest = max(newest, int(np.maximum.reduce(chunk.times[:stop])))
         position = Position(max(next_offset, position.next_offset), max([position.watermark, *marks]), newest)
         if stop < len(chunk):
             break

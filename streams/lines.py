@@ -53,7 +53,7 @@ def lines(fixed: Sequence[bytes], holes: Sequence[int], columns: Sequence[Column
         np.array([column.kind for column in columns], dtype=np.int64),
         np.array(holes, dtype=np.int64),
         np.frombuffer(around, dtype=np.uint8),
-        np.cumsum([len(part) for part in fixed]),
+        np.array(list(itertools.accumulate(map(len, fixed))), dtype=np.int64),
         out,
         ends,
     )

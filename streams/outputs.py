@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.alerts import Alerts
@@ -56,7 +55,7 @@ class Outputs:
         self._begin()
         # A batch takes no headers: what has some goes alone, in its place.
         traced = {i: trace for i, trace in enumerate(traces or ()) if trace}
-        moves = (np.flatnonzero(np.diff(rows.partitions)) + 1).tolist()
+        moves = ((rows.partitions[1:] != rows.partitions[:-1]).nonzero()[0] + 1).tolist()
         for start, stop in itertools.pairwise(sorted({0, *moves, *traced, *(i + 1 for i in traced), len(rows)})):
             partition = int(rows.partitions[start])
             if start in traced:

@@ -60,7 +60,7 @@ class PredictionEncoder:
     def _features(self, line: _Line, logged: Logged) -> None:
         values = [logged[name] for name, _ in self._names]
         numbers = [column for column in values if isinstance(column, np.ndarray)]
-        matrix = line.shared(_numbers(np.column_stack(numbers))) if numbers else -1
+        matrix = line.shared(_numbers(np.array(numbers).T)) if numbers else -1
         for place, ((_, name), column) in enumerate(zip(self._names, values, strict=True)):
             line.text((b"," if place else b"") + name + b":")
             if isinstance(column, np.ndarray):

@@ -146,7 +146,7 @@ def _rows(pieces: Sequence[Decoded]) -> ScoredRows:
         ids=_joined([p.ids for p in pieces]) if pieces else [],
         keys=_joined([p.keys for p in pieces]) if pieces else [],
         times=_joined([p.times for p in pieces]) if pieces else np.empty(0, np.int64),
-        partitions=np.repeat([p.partition for p in pieces], [len(p) for p in pieces])
+        partitions=np.repeat(np.array([p.partition for p in pieces], np.int64), list(map(len, pieces)))
         if origin is None
         else origin.partitions,
         offsets=(_joined([p.offsets for p in pieces]) if pieces else np.empty(0, np.int64))

@@ -57,6 +57,9 @@ _RELIEF_S, _RELIEFS = 1.0, 30
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 _SAMPLE = 100
 
+Opened = tuple[RecordBatch, Origin | None, list[DeadLetter]]
+"""A batch of the source's own records, where they came from, and the dead among them."""
+
 
 class Scoring:
     """Works on polls, one at a time.
@@ -125,7 +128,7 @@ class Scoring:
         opened = [self._opened(batch) for batch in poll.batches]
         await self.schemas.ready([batch for batch, *_ in opened])
         began_ns = time.monotonic_ns()
-        decoded = [(batch.generation, self._decode(batch, origin, dead)) for batch, origin, dead in opened]
+        decoded = self._decode(opened)
         self._decoding = ("decode", began_ns, time.monotonic_ns())
         async with self._gate:
             lanes = self._ownership.lanes
@@ -162,7 +165,7 @@ class Scoring:
             self._metrics.inc("weir_cache_waits_total")
             await self._committer.relieve(_RELIEF_S)
 
-    def _opened(self, batch: RecordBatch) -> tuple[RecordBatch, Origin | None, list[DeadLetter]]:
+    def _opened(self, batch: RecordBatch) -> Opened:
         """The records of the source in a batch, and where they came from, if that goes on or came along."""
         if self._part.group is not None:
             return unframed(batch, self._part.carried)
@@ -170,17 +173,22 @@ class Scoring:
             return beginning(batch)
         return batch, None, []
 
-    def _decode(self, batch: RecordBatch, origin: Origin | None, dead: list[DeadLetter]) -> Decoded:
+    def _decode(self, opened: Sequence[Opened]) -> list[tuple[int, Decoded]]:
+        """Each batch's columns, with the generation of its partition's reading."""
         began = time.perf_counter()
-        if (batch.stream, batch.partition) not in self._seen and self._part.group is None:
-            self._check_partitioner(batch)
-        decoded = self._decoders[batch.stream].decode(batch)
-        if origin is not None:
-            with_origin(decoded, batch, origin, dead)
-            if self._part.group is not None and self._pipeline.lead.id is None:
-                decoded.ids = self._places(decoded)
+        found = []
+        for stream, decoder in enumerate(self._decoders):
+            mine = [one for one in opened if one[0].stream == stream]
+            for (batch, origin, dead), decoded in zip(mine, decoder.decode_all([o[0] for o in mine]), strict=True):
+                if (stream, batch.partition) not in self._seen and self._part.group is None:
+                    self._check_partitioner(batch)
+                if origin is not None:
+                    with_origin(decoded, batch, origin, dead)
+                    if self._part.group is not None and self._pipeline.lead.id is None:
+                        decoded.ids = self._places(decoded)
+                found.append((batch.generation, decoded))
         self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="decode")
-        return decoded
+        return found
 
     def _check_partitioner(self, batch: RecordBatch) -> None:
         """Whoever reads features by key must know where the producers put it."""

@@ -86,7 +86,7 @@ class Source:
         """The fields that an event may lack: those with a default."""
         return optional_fields(self.event)
 
-    @property
+    @cached_property
     def max_skew_ms(self) -> int:
         return parse_duration(self.max_skew)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples.payments.pipeline import payments
+from monitors.rules import Rule
 from streams import Event, Source
 from streams.batches import RecordBatch
+from streams.contract import Contract
 from streams.decode import MAX_KEY_CHARS, Decoder
 from streams.decoded import Decoded
 from streams.errors import DeclarationError
@@ -334,6 +337,54 @@ def test_every_record_is_usable_or_dead_whatever_it_is_and_whatever_stands_besid
     for name, column in found.fields.items():
         parts = [piece.fields[name] for piece in pieces]
         np.testing.assert_array_equal(column, [v for part in parts for v in part])
+
+
+def assert_same(found: Decoded, wanted: Decoded) -> None:
+    for name in ("stream", "partition", "keys", "ids", "next_offset", "polled_ns", "dead", "marks"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    assert (found.headers or [None] * len(found)) == (wanted.headers or [None] * len(wanted))
+    np.testing.assert_array_equal(found.offsets, wanted.offsets)
+    np.testing.assert_array_equal(found.times, wanted.times)
+    assert found.fields.keys() == wanted.fields.keys()
+    for name, column in wanted.fields.items():
+        np.testing.assert_array_equal(found.fields[name], column)
+    np.testing.assert_array_equal(found.bits, wanted.bits)
+
+
+RULED = replace(SOURCE, rules=[Rule("amount", le=100.0), Rule("items", ge=0, on_violation="dead_letter")])
+KINDS = {
+    "plain": decoder(),
+    "without an id": decoder(Source("payments", Payment, key="user_id", time="ts")),
+    "with rules": Decoder(
+        RULED, 0, numbers={"amount", "items"}, texts={"user_id"}, contract=Contract(RULED.conditions), hidden=["items"]
+    ),
+}
+GOOD_ROWS = st.lists(
+    st.builds(
+        lambda amount, items, parent: Record(payment(amount=amount, items=items), b"u", parent),
+        st.floats(0, 200), st.integers(-1, 3), st.none() | st.just([("traceparent", b"p")]),
+    ),
+    max_size=4,
+)  # fmt: skip
+ANY_ROWS = st.lists(
+    st.builds(Record, st.one_of(*_values()), st.none() | st.binary(max_size=5)) | st.just(watermark(5)), max_size=4
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(st.lists(GOOD_ROWS | ANY_ROWS, max_size=4))
+def test_batches_decoded_together_are_as_each_of_them_alone(kind: str, rows: list[list[Record]]) -> None:
+    batches = [batch(records, first=7 * p, partition=p) for p, records in enumerate(rows) if records]
+    for found, one in zip(KINDS[kind].decode_all(batches), batches, strict=True):
+        assert_same(found, KINDS[kind].decode(one))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_without_a_bad_record_are_decoded_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [batch([Record(payment())] * 3, partition=p) for p in range(3)]
+    monkeypatch.setattr(Decoder, "decode", None)
+    assert [len(found) for found in KINDS[kind].decode_all(batches)] == [3, 3, 3]
 
 
 class Loose(Event):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from structlog.testing import capture_logs
 
 from models import rollout
 from models.rollout import Deployment, Version
+from models.scorer import Scores
 from monitors.metrics import Metrics
 from streams import Event, Pipeline, Source
 from streams.deployments import Serving
@@ -108,3 +112,22 @@ async def test_a_shadow_that_fails_costs_nothing_and_is_named(models: Models) ->
     assert scores is not None
     assert scores.score is not None
     assert (models.failures("1"), models.failures("2"), models.inference.alerts) == (0, 1, [])
+
+
+async def test_only_what_the_model_is_slow_at_goes_to_a_thread(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = models.version("1", constant_score(0.25, features=1))
+    await models.serve(rollout.promote(rollout.unscored("fraud"), champion))
+    threads: list[int] = []
+
+    async def to_thread(call: Callable[[], Scores]) -> Scores:
+        threads.append(1)
+        return call()
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    clock = iter([0.0, 0.0005, 0.0, 0.0005, 0.0, 0.1, 0.0, 0.0005])  # begin and end of four calls
+    monkeypatch.setattr("streams.inference.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for rows in (2, 64, 64, 2):  # the first is not known; 64 take as long as 2, so they stay; the slow one is seen
+        await models.inference.score(ROWS[:rows], KEYS[:rows])
+    assert len(threads) == 2
