@@ -25,7 +25,7 @@ from streams.offline.merging import merged
 from streams.offline.reading import Chunk, chunks, scan
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
-from streams.offline.wanted import check_no_groups, wanted_of
+from streams.offline.wanted import wanted_of
 from streams.pipeline import Pipeline
 from streams.rounds import assemble
 
@@ -53,8 +53,9 @@ class AtTimes:
             raise UsageError(f"no files of {missing[0]}: give --input {missing[0]}=FILES, once for each source")
         if times.format == "jsonl" or len(times.paths) > 1:
             raise UsageError("--at takes one Parquet or CSV file")
-        check_no_groups(pipeline)
-        self._pipeline, self._rejected, self._times = pipeline, rejected, times
+        self._rejected, self._times = rejected, times
+        # What remote groups keep is computed beside the rest: all events are of one partition here, as a group's are.
+        spec = replace(pipeline.spec, given=frozenset())
         path = times.paths[0]
         lazy = scan(path, text=False) if times.format == "parquet" else pl.scan_csv(path, glob=False)
         schema = lazy.collect_schema()
@@ -62,22 +63,22 @@ class AtTimes:
         time = next((name for name in (lead.time, "time") if name in schema), None)
         if time is None:
             raise UsageError(f"--at {path}: there is no column {lead.time!r} or 'time'; it has {', '.join(schema)}")
-        self._needed = wanted_of(lead, 0, pipeline.spec)
+        self._needed = wanted_of(lead, 0, spec)
         self._there = {f.name for f in lead.stream.fields if f.name in schema}
         self.left_out = _left_out(pipeline, self._there)
-        if not {f.name for f in pipeline.spec.features if not isinstance(f, Calendar)} - self.left_out:
-            entities = " or ".join("(" + ", ".join(entity) + ")" for entity in pipeline.spec.entities)
+        if not {f.name for f in spec.features if not isinstance(f, Calendar)} - self.left_out:
+            entities = " or ".join("(" + ", ".join(entity) + ")" for entity in spec.entities)
             raise UsageError(f"--at {path}: it names no entity; give the columns {entities}")
         self._lazy = lazy.with_columns(_ms(schema[time], time).alias(_TIME)).sort(_TIME, maintain_order=True)
         self._passed = {name: dtype for name, dtype in schema.items() if name != time and not name.startswith(PREFIX)}
         self.schema: dict[str, Any] = {"time": pl.Int64, **{n: d for n, d in self._passed.items() if n != "time"}}
-        self.schema |= feature_schema(pipeline.spec, self.left_out)
+        self.schema |= feature_schema(spec, self.left_out)
         self._waiting: list[pl.DataFrame] = []
-        self._engine = OfflineEngine(pipeline.spec)
+        self._engine = OfflineEngine(spec)
         # Places are not looked at: an entity is asked for without its partition.
         plain = replace(reading, places=Places(reading.places.timestamp))
         self._streams = [self._reads(reading.rows)] + [
-            chunks(wanted_of(source, stream, pipeline.spec), stream + 1, inputs[source.topic], plain)
+            chunks(wanted_of(source, stream, spec), stream + 1, inputs[source.topic], plain)
             for stream, source in enumerate(pipeline.sources)
         ]
         self.events = self.rows = 0

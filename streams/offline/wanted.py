@@ -10,9 +10,8 @@ import numpy as np
 
 from features.spec import FeatureSpec
 from streams.decode import decoder_of
-from streams.errors import UsageError
 from streams.event import Event, integer_fields
-from streams.pipeline import Labels, Pipeline
+from streams.pipeline import Labels
 from streams.source import Source
 
 
@@ -66,12 +65,3 @@ def wanted_labels(labels: Labels) -> Wanted:
 
 LABEL_AHEAD_MS = 3_600_000
 """How far a label's time may be ahead of its record's."""
-
-
-def check_no_groups(pipeline: Pipeline) -> None:
-    """Raises UsageError where features are kept by remote groups: at times of one's own they are not computed."""
-    if pipeline.groups:
-        raise UsageError(
-            f"pipeline {pipeline.name}: features of {pipeline.groups[0].name} are of a remote group, which --at does "
-            "not compute; leave --at out for the features of each event, or read them as of now: weir features read"
-        )

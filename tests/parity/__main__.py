@@ -54,8 +54,6 @@ def parity(
         *pairs(name, pipeline, ("stream", "backfill"), stream, backfill),
         *pairs(name, pipeline, ("backfill", "oracle"), backfill, oracle),
     ]
-    if pipeline.groups:  # of which --at is not computed
-        return found
     table, at_ms = sides.entities(tape, files, entities, folder)
     say(f"{name}: {entities:,} entities at most, from Redis")
     reader, then = sides.reader(tape, servers, table, at_ms), sides.at_times(tape, files, table)

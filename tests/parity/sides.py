@@ -19,17 +19,16 @@ import polars as pl
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from features.read_plan import readable
-from features.reader import MOST, StateReader
-from features.redis_store import RedisStore
+from features.reader import MOST
 from features.spec import Calendar, Category, Computed, Feature, Ratio
 from models import tables
-from streams.event import integer_fields
 from streams.offline.backfill import Backfill
 from streams.offline.entity_times import AtTimes
 from streams.offline.files import Input, file_input, inputs_of
 from streams.offline.frames import PREFIX, ROW, feature_schema
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
+from streams.online import FeatureReader
 from streams.pipeline import Pipeline
 from tests.integration.tape import PARTITIONS, Place, Tape
 from tests.integration.worker import Servers, ran_out
@@ -148,7 +147,8 @@ def _made(feature: Feature, event: Event, values: dict[str, Any]) -> float | Non
 
 def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> tuple[Path, int]:
     """A table of at most `most` entities of the scored stream, all as of the instant after the last event."""
-    names = sorted({name for entity in tape.pipeline.spec.entities for name in entity} | {tape.pipeline.lead.key})
+    of_features = {name for aggregate in tape.pipeline.spec.aggregates for name in aggregate.entity}
+    names = sorted(of_features | {tape.pipeline.lead.key})
     ends = []
     for source in tape.pipeline.sources:
         table = pl.scan_parquet(files[source.topic].paths[0])
@@ -168,28 +168,27 @@ def at_times(tape: Tape, files: dict[str, Input], table: Path) -> pl.LazyFrame:
 
 
 def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFrame:
-    """The online reader's values of the entities' table, from what the worker left in Redis."""
-    lead = tape.pipeline.lead
-    rows = pl.read_parquet(table)
-    names = [name for name in rows.columns if name not in ("id", "time")]
+    """The online reader's values of the entities' table, from what the workers left in Redis."""
+    pipeline, rows = tape.pipeline, pl.read_parquet(table)
+    groups = [group.entity for group in pipeline.groups]
+    own = {name for entity in pipeline.spec.entities if entity not in groups for name in entity}
 
-    async def read_all() -> list[dict[str, Any]]:
-        store = RedisStore(servers.redis_url, tape.pipeline.name)
-        found = StateReader(
-            tape.pipeline.spec, store, key=lead.key, partitions=PARTITIONS, partitioner=lead.partitioner,
-            floats={f.name for f in lead.stream.fields} - integer_fields(lead.event),
-        )  # fmt: skip
-        try:
-            values = []
-            for some in rows.select(names).iter_slices(MOST):
-                readings = await found.read(some.to_dicts(), at_ms)
-                values += [{f"{PREFIX}{name}": one.value for name, one in entity.items()} for entity in readings]
-            return values
-        finally:
-            await store.close()
+    async def read_all() -> pl.DataFrame:
+        async with FeatureReader(pipeline, servers.redis_url, partitions=PARTITIONS) as found:
+            sides = [await _read(found, rows.select(sorted(own | {pipeline.lead.key})), at_ms)]
+            sides += [await _read(found, rows.select(group), at_ms) for group in groups]
+            return pl.concat(sides, how="horizontal")
 
-    values = pl.DataFrame(asyncio.run(read_all()), infer_schema_length=None).cast(pl.Float32)
-    return _padded(tape.pipeline, rows.select("id", "time").hstack(values).lazy())
+    values = asyncio.run(read_all()).cast(pl.Float32)
+    return _padded(pipeline, rows.select("id", "time").hstack(values).lazy())
+
+
+async def _read(found: FeatureReader, entities: pl.DataFrame, at_ms: int) -> pl.DataFrame:
+    values: list[dict[str, Any]] = []
+    for some in entities.iter_slices(MOST):
+        readings = await found.read(some.to_dicts(), at=at_ms)
+        values += [{f"{PREFIX}{name}": one.value for name, one in entity.items()} for entity in readings]
+    return pl.DataFrame(values, infer_schema_length=None)
 
 
 def _padded(pipeline: Pipeline, table: pl.LazyFrame) -> pl.LazyFrame:

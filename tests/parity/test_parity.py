@@ -53,8 +53,13 @@ def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_str
     settings = {"WEIR_BROKER": kafka.address, "WEIR_REDIS": redis_server.url, "WEIR_COMMIT_INTERVAL": "200"}
     servers = Servers(kafka.address, redis_server.url, tmp_path, settings)
     found = {(p.a, p.b, p.kind): p for p in parity(given, "merchants", kafka, servers, tmp_path, 50, lambda _: None)}
-    assert {(a, b) for a, b, _ in found} == {("stream", "oracle"), ("stream", "backfill"), ("backfill", "oracle")}
-    assert all(pair.rows == 2000 and pair.missing == 0 for pair in found.values())
+    of_events = [("stream", "oracle"), ("stream", "backfill"), ("backfill", "oracle")]
+    assert {(a, b) for a, b, _ in found} == {*of_events, ("reader", "backfill --at")}
+    assert all(found[a, b, kind].rows == 2000 for a, b in of_events for kind in ("exact", "remote"))
+    assert all(pair.missing == 0 for pair in found.values())
+    # After the last event both have the same events of a merchant, added up in another order.
+    assert found["reader", "backfill --at", "remote"].rows == 50
+    assert found["reader", "backfill --at", "remote"].mismatch_ppm < 100_000
     assert [pair.as_json() for pair in found.values() if pair.kind == "exact" and pair.mismatch_ppm] == []
     assert found["backfill", "oracle", "remote"].mismatch_ppm == 0
     assert found["stream", "backfill", "remote"].mismatch_ppm > 0  # another order: what came to the group, when it came

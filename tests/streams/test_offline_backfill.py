@@ -338,13 +338,10 @@ grouped = Pipeline(
 )
 
 
-@pytest.mark.parametrize("rows", [65_536, 64])
-def test_features_of_remote_groups_are_of_all_events_before_by_time_whatever_the_chunks(
-    tmp_path: Path, rows: int
-) -> None:
+def some_sales(n: int) -> pl.DataFrame:
+    """In the order of time, no two at once."""
     draw = np.random.default_rng(3)
-    n = 500
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "sale": [f"s{i}" for i in range(n)],
             "user": [f"u{u}" for u in draw.integers(0, 30, n)],
@@ -354,6 +351,14 @@ def test_features_of_remote_groups_are_of_all_events_before_by_time_whatever_the
             "ts": (HOUR + np.cumsum(draw.integers(1, 60_000, n))),
         }
     )
+
+
+@pytest.mark.parametrize("rows", [65_536, 64])
+def test_features_of_remote_groups_are_of_all_events_before_by_time_whatever_the_chunks(
+    tmp_path: Path, rows: int
+) -> None:
+    n = 500
+    table = some_sales(n)
     found, rejects = backfilled(written(table, tmp_path / "sales.parquet"), Reading(rows=rows), grouped)
     assert not rejects
     events = [OracleEvent(0, row["ts"], i, 0, row) for i, row in enumerate(table.iter_rows(named=True))]

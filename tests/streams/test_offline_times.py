@@ -16,7 +16,7 @@ from streams.offline.rows import Reading
 from tests.integration.shop import shop, wide_shop
 from tests.integration.tape import Tape
 from tests.parity.sides import inputs
-from tests.streams.test_offline_backfill import HOUR, ROWS, pipeline, written
+from tests.streams.test_offline_backfill import HOUR, ROWS, grouped, pipeline, some_sales, written
 
 
 def at_times(path: Path, table: pl.DataFrame, folder: Path, rows: int = 1000) -> tuple[pl.DataFrame, AtTimes]:
@@ -83,6 +83,18 @@ def test_of_an_entity_alone_there_is_what_is_made_of_aggregates_and_of_the_time(
     alone = written(table.drop("user"), tmp_path / "alone.parquet")
     with pytest.raises(UsageError, match="it names no entity"):
         AtTimes(tape.pipeline, files, file_input("at", str(alone), "--at"), Reading(), pytest.fail)
+
+
+@pytest.mark.parametrize("rows", [1000, 64])
+def test_features_of_remote_groups_are_what_the_events_had(tmp_path: Path, rows: int) -> None:
+    table = some_sales(300)
+    path = str(written(table, tmp_path / "sales.parquet"))
+    given, at = {"sales": file_input("sales", path, "--input")}, file_input("at", path, "--at")
+    scored = pl.concat(Backfill(grouped, given, Reading(), pytest.fail).frames())
+    found = pl.concat(AtTimes(grouped, given, at, Reading(rows=rows), pytest.fail).frames())
+    names = [f"feature.{name}" for name in grouped.spec.names]
+    assert found.select("time", *names).equals(scored.select("time", *names))
+    assert found["feature.shop_count_1h"].n_unique() > 5
 
 
 @pytest.mark.parametrize(
