@@ -62,7 +62,9 @@ class Checkpoint:
             for start in range(0, len(taken.keys), BLOCK_ROWS):
                 some = slice(start, start + BLOCK_ROWS)
                 keys = taken.keys[some]
-                packed = pack(incarnation, taken.vectors[some], taken.state[some], keys)
+                packed = pack(
+                    incarnation, taken.vectors[some], taken.state[some], keys, template=taken.table.kind.template
+                )
                 yield from zip(map(_ROW_KEY, zip(repeat(number), keys)), packed, strict=True)
         if self.progress is not None:
             yield packed_progress(self.progress, self.follows.incarnation, self.vector)

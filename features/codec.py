@@ -6,11 +6,13 @@ A packed row, little-endian:
     streams      u32        S
     width        u32        W
     vector       i64 [S]    next offset of each stream: what is below is already in this row
-    state        f64 [W]    as `features.layout` lays it out
+    mask         u8 [M]     M = W / 8, rounded up: bit i % 8 of byte i // 8 is set where number i is not the template's
+    state        f64 [k]    the k numbers that are not: most panes of most entities hold nothing
     key          utf-8      the rest: the entity's key text, echoed, so that another row's answer is not taken
     for it
 
-Everything before the key has a fixed size, so that many rows are packed and unpacked as one matrix.
+The template is the row of an entity that has seen nothing (`features.layout`), int64 [W], floats by their bits. All
+before the state has a fixed size, so that many rows are packed and unpacked as one matrix.
 """
 
 from __future__ import annotations
@@ -43,78 +45,110 @@ class Unpacked(NamedTuple):
     rows: np.ndarray
 
 
-def pack(incarnation: int, vectors: np.ndarray, rows: np.ndarray, keys: Sequence[str]) -> list[bytes]:
+def pack(
+    incarnation: int, vectors: np.ndarray, rows: np.ndarray, keys: Sequence[str], *, template: np.ndarray
+) -> list[bytes]:
     """The packed rows of int64 vectors [n, S], float64 state [n, W] and n keys."""
     n, streams = vectors.shape
-    width = rows.shape[1]
-    size = HEADER.size + 8 * (streams + width)
-    fixed = np.empty((n, size), dtype=np.uint8)
+    width = len(template)
     at = HEADER.size + 8 * streams
+    size = at + _mask_bytes(width)
+    numbers = np.ascontiguousarray(rows, dtype="<f8").view("<i8")
+    seen = numbers != template
+    fixed = np.empty((n, size), dtype=np.uint8)
     fixed[:, : HEADER.size] = np.frombuffer(HEADER.pack(incarnation, streams, width), dtype=np.uint8)
     fixed[:, HEADER.size : at] = np.ascontiguousarray(vectors, dtype="<i8").view(np.uint8)
-    fixed[:, at:] = np.ascontiguousarray(rows, dtype="<f8").view(np.uint8)
-    data = fixed.tobytes()
+    fixed[:, at:] = np.packbits(seen, axis=1, bitorder="little")
+    data, state = fixed.tobytes(), numbers[seen].tobytes()
+    stops = (8 * np.cumsum(np.count_nonzero(seen, axis=1))).tolist()
     return [
-        data[start : start + size] + key.encode("utf-8", "surrogatepass")
-        for start, key in zip(range(0, n * size, size), keys, strict=True)
+        data[place : place + size] + state[start:stop] + key.encode("utf-8", "surrogatepass")
+        for place, start, stop, key in zip(range(0, n * size, size), [0, *stops], stops, keys, strict=False)
     ]
 
 
 def unpack(
-    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int, streams: int, width: int
+    values: Sequence[bytes | None], keys: Sequence[str], *, incarnation: int, streams: int, template: np.ndarray
 ) -> Unpacked:
     """The rows among `values` that belong to `incarnation`; None and rows of other incarnations are absent.
 
-    Raises CodecError where a value is not a row of `streams` offsets and `width` numbers, or echoes another
-    key.
+    Raises CodecError where a value is not a row of `streams` offsets and as many numbers as `template` has, or echoes
+    another key.
     """
-    size = HEADER.size + 8 * (streams + width)
     mine = incarnation.to_bytes(8, "little")
-    shape = HEADER.pack(incarnation, streams, width)[8:]
-    places = []
-    for place, value in enumerate(values):
+    shape = HEADER.pack(incarnation, streams, len(template))[8:]
+    at = HEADER.size + 8 * streams
+    size = at + _mask_bytes(len(template))
+    places, heads, states = [], [], []
+    for place, (value, key) in enumerate(zip(values, keys, strict=True)):
         if value is None:
             continue
         if len(value) < HEADER.size:
-            raise CodecError(f"row of {keys[place]!r}: {len(value)} bytes are too few")
-        if value[:8] != mine:
-            continue
-        if value[8 : HEADER.size] != shape or len(value) < size:
-            raise CodecError(f"row of {keys[place]!r}: not {streams} offsets and {width} numbers")
-        if value[size:] != keys[place].encode("utf-8", "surrogatepass"):
-            raise CodecError(f"row of {keys[place]!r}: the stored row is of {key_of(value)!r}")
-        places.append(place)
-    data = b"".join([value[:size] for value in map(values.__getitem__, places) if value is not None])
-    fixed = np.frombuffer(data, dtype=np.uint8).reshape(len(places), size)
-    at = HEADER.size + 8 * streams
-    return Unpacked(
-        np.array(places, dtype=np.int64),
-        np.ascontiguousarray(fixed[:, HEADER.size : at]).view("<i8"),
-        np.ascontiguousarray(fixed[:, at:]).view("<f8"),
-    )
+            raise CodecError(f"row of {key!r}: {len(value)} bytes are too few")
+        if value[:8] == mine:
+            end = _end_of_state(value, key, shape, at, size)
+            places.append(place)
+            heads.append(value[HEADER.size : size])
+            states.append(value[size:end])
+    fixed = np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(len(places), size - HEADER.size)
+    rows = np.broadcast_to(template, (len(places), len(template))).copy()
+    _fill(rows, fixed[:, at - HEADER.size :], b"".join(states))
+    vectors = np.ascontiguousarray(fixed[:, : at - HEADER.size]).view("<i8")
+    return Unpacked(np.array(places, dtype=np.int64), vectors, rows.view(np.float64))
 
 
 def unpack_states(
-    values: Sequence[bytes | None], keys: Sequence[str], *, streams: int, width: int, empty: bytes
+    values: Sequence[bytes | None], keys: Sequence[str], *, streams: int, template: np.ndarray
 ) -> np.ndarray:
-    """The state float64 [1 + n, width] of n rows of any incarnation, after one of zeros; `empty` where there is none.
+    """The state float64 [1 + n, W] of n rows of any incarnation, after one of zeros; the template where there is none.
 
-    The state alone, in one copy. Raises CodecError as `unpack` does.
+    Raises CodecError as `unpack` does.
     """
+    shape = HEADER.pack(0, streams, len(template))[8:]
     at = HEADER.size + 8 * streams
-    size = at + 8 * width
-    shape = HEADER.pack(0, streams, width)[8:]
-    parts: list[Any] = [bytes(8 * width)]
+    size = at + _mask_bytes(len(template))
+    nothing = bytes(size - at)
+    masks, states = [nothing], []
     for value, key in zip(values, keys, strict=True):
         if value is None:
-            parts.append(empty)
+            masks.append(nothing)
             continue
-        if value[8 : HEADER.size] != shape or len(value) < size:
-            raise CodecError(f"row of {key!r}: not {streams} offsets and {width} numbers")
-        if value[size:] != key.encode("utf-8", "surrogatepass"):
-            raise CodecError(f"row of {key!r}: the stored row is of {key_of(value)!r}")
-        parts.append(memoryview(value)[at:size])
-    return np.frombuffer(bytearray().join(parts), dtype="<f8").reshape(len(parts), width)
+        end = _end_of_state(value, key, shape, at, size)
+        masks.append(value[at:size])
+        states.append(value[size:end])
+    rows = np.broadcast_to(template, (len(masks), len(template))).copy()
+    rows[0] = 0
+    _fill(rows, np.frombuffer(b"".join(masks), dtype=np.uint8).reshape(len(masks), size - at), b"".join(states))
+    return rows.view(np.float64)
+
+
+def _mask_bytes(width: int) -> int:
+    return (width + 7) // 8
+
+
+def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> int:
+    """Where a row's key begins. Raises CodecError for what is no row of that shape, or another entity's.
+
+    shape: the header's streams and width; at, size: where the mask begins and ends.
+    """
+    if value[8 : HEADER.size] != shape or len(value) < size:
+        streams, width = struct.unpack("<II", shape)
+        raise CodecError(f"row of {key!r}: not {streams} offsets and {width} numbers")
+    end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
+    if len(value) < end:
+        raise CodecError(f"row of {key!r}: {len(value)} bytes are too few for the numbers that it names")
+    if value[end:] != key.encode("utf-8", "surrogatepass"):
+        raise CodecError(f"row of {key!r}: the stored row is of {key_of(value)!r}")
+    return end
+
+
+def _fill(rows: np.ndarray, masks: np.ndarray, states: bytes) -> None:
+    """Puts the numbers of `states` where the masks uint8 [n, M] have them, into int64 rows [n, W]."""
+    places = np.flatnonzero(np.unpackbits(masks, axis=1, count=rows.shape[1], bitorder="little"))
+    numbers = np.frombuffer(states, dtype="<i8")
+    if len(places) != len(numbers):
+        raise CodecError(f"a row names a number beyond its {rows.shape[1]}")
+    rows.reshape(-1)[places] = numbers
 
 
 def vector_of(value: bytes) -> tuple[int, ...]:
@@ -131,14 +165,19 @@ def incarnation_of(value: bytes) -> int:
 def key_of(value: bytes) -> str:
     """The key that a packed row echoes. Raises CodecError if it is no packed row."""
     _, streams, width = _header(value)
-    return value[HEADER.size + 8 * (streams + width) :].decode("utf-8", "surrogatepass")
+    at = HEADER.size + 8 * streams
+    size = at + _mask_bytes(width)
+    end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
+    if len(value) < end:
+        raise CodecError(f"{len(value)} bytes are too few for the numbers that it names")
+    return value[end:].decode("utf-8", "surrogatepass")
 
 
 def _header(value: bytes) -> tuple[int, int, int]:
     if len(value) < HEADER.size:
         raise CodecError(f"{len(value)} bytes are too few for a row")
     incarnation, streams, width = HEADER.unpack_from(value)
-    if len(value) < HEADER.size + 8 * (streams + width):
+    if len(value) < HEADER.size + 8 * streams + _mask_bytes(width):
         raise CodecError(f"{len(value)} bytes are too few for {streams} offsets and {width} numbers")
     return incarnation, streams, width
 

@@ -129,7 +129,7 @@ async def insert(
         keys, table = list(missing[partition, entity]), tables[entity]
         values, answers[partition] = answers[partition][: len(keys)], answers[partition][len(keys) :]
         incarnation, streams = before[partition].meta.incarnation_of(table.kind.number), table.covered.shape[1]
-        found = unpack(values, keys, incarnation=incarnation, streams=streams, width=table.kind.width)
+        found = unpack(values, keys, incarnation=incarnation, streams=streams, template=table.kind.template)
         reach = before[partition].reach
         if reach is not None and (ahead := (found.vectors > reach).any(axis=1)).any():
             # A write that was not finished leaves rows ahead of the meta; then somebody set the offsets back.

@@ -29,18 +29,19 @@ class Progress(NamedTuple):
 
 
 UNKNOWN = Progress()
+_NOTHING = np.zeros(len(UNKNOWN), dtype=np.int64)
 
 
 def packed_progress(progress: Progress, incarnation: int, vector: Vector) -> Row:
     """The row that says it, of an owner whose rows cover `vector`."""
     vectors, state = np.array([vector], dtype=np.int64), np.array([progress], dtype=np.float64)
-    return PROGRESS, pack(incarnation, vectors, state, [PROGRESS.key])[0]
+    return PROGRESS, pack(incarnation, vectors, state, [PROGRESS.key], template=_NOTHING)[0]
 
 
 def progress_of(value: bytes | None, incarnation: int, streams: int) -> Progress:
     """What a row says; UNKNOWN where there is none, or it is of another incarnation, or broken."""
     try:
-        found = unpack([value], [PROGRESS.key], incarnation=incarnation, streams=streams, width=2)
+        found = unpack([value], [PROGRESS.key], incarnation=incarnation, streams=streams, template=_NOTHING)
     except CodecError:
         return UNKNOWN
     return Progress(*map(int, found.rows[0].tolist())) if len(found.rows) else UNKNOWN

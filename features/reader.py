@@ -298,10 +298,9 @@ class StateReader:
 
     def _state(self, group: Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
         """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
-        streams, width = len(self._spec.streams), group.kind.width
         try:
             return codec.unpack_states(
-                rows, names, streams=streams, width=width, empty=group.kind.template.tobytes()
+                rows, names, streams=len(self._spec.streams), template=group.kind.template
             )
         except codec.CodecError as error:
             raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error

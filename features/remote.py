@@ -60,7 +60,6 @@ class GroupReader:
         self.spec = spec
         self._trusted, self._partitions = TrustedReads(store, monotonic_s), partitions
         (self._kind,) = Layout(spec).kinds
-        self._empty = self._kind.template.tobytes()
         self._now_ms = now_ms
         self.refused = ""
         """Why what is stored cannot be used, in words; empty if it can."""
@@ -124,9 +123,7 @@ class GroupReader:
                     unknown[row] = True
             newest[places[partition]], complete[places[partition]] = progress
         try:
-            state = unpack_states(
-                packed, names, streams=len(self.spec.streams), width=self._kind.width, empty=self._empty
-            )
+            state = unpack_states(packed, names, streams=len(self.spec.streams), template=self._kind.template)
         except CodecError as error:
             self.refused = f"what is stored is no row of it: {error}"
             return Remote.unknown(self.spec, len(times))

@@ -37,8 +37,10 @@ from features.feature import Stream as Stream
 from features.feature import Value as Value
 from features.windows import Forever, Window
 
-STATE_FORMAT = 2
-"""Raised when `features.layout` lays the same spec out in another way. Algebras have versions of their own."""
+STATE_FORMAT = 3
+"""Raised when `features.layout` lays the same spec out in another way, or `features.codec` packs it in another.
+Algebras have versions of their own.
+"""
 
 FOR_EVER_MS = 2**62
 """How far back all events reach."""

@@ -33,7 +33,7 @@ from loadtest.valkey import Valkey
 
 COLUMNS = ("entities x features", "", "p50 ms", "p99 ms", "of MGET's p99")
 MEMORY_COLUMNS = ("features", "bytes of a row", "bytes in Redis", "ns an event")
-SIZES = (1, 10, 100)
+SIZES = (1, 10, 50, 100)
 FEATURES = 20
 WIDTHS = (8, 50, 200)
 GOAL_RATIO, GOAL_MS = 2.0, 3.0
@@ -64,13 +64,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of an entity with so many features: bytes of its value, and MEMORY USAGE of its key (mean over the entities).
+    """Of an entity with so many features: bytes of its value, and MEMORY USAGE of its key (means over the entities).
 
     event_ns: of the engine, to read an event's features and to add it, in the fastest of the rounds.
     """
 
     features: int
-    row_bytes: int
+    row_bytes: float
     redis_bytes: float
     event_ns: float
 
@@ -110,7 +110,7 @@ class Found:
 
     def as_memory_rows(self) -> list[tuple[str, ...]]:
         return [
-            (str(m.features), f"{m.row_bytes:,}", f"{m.redis_bytes:,.0f}", f"{m.event_ns:,.0f}") for m in self.memory
+            (str(m.features), f"{m.row_bytes:,.0f}", f"{m.redis_bytes:,.0f}", f"{m.event_ns:,.0f}") for m in self.memory
         ]
 
     def summary(self) -> str:
@@ -210,13 +210,14 @@ def _percentiles(took_s: list[float]) -> tuple[float, float]:
     return round(p50 * 1000, 4), round(p99 * 1000, 4)
 
 
-async def _fill(store: RedisStore, spec: FeatureSpec) -> tuple[int, float]:
+async def _fill(store: RedisStore, spec: FeatureSpec) -> tuple[float, float]:
     """Every user has paid, and the engine has written what it keeps of that.
 
-    Returns the bytes of a row, and the ns an event that the engine took in the fastest round.
+    Returns the mean bytes of a row, and the ns an event that the engine took in the fastest round.
     """
     draw = np.random.default_rng(7)
-    size, event_ns = 0, float("inf")
+    sizes: list[int] = []
+    event_ns = float("inf")
     for partition in range(PARTITIONS):
         epoch, _ = await store.claim(partition, PARTITIONS)
         meta = Meta(epoch, epoch, spec.state_hash, (0,))
@@ -238,9 +239,10 @@ async def _fill(store: RedisStore, spec: FeatureSpec) -> tuple[int, float]:
         engine.process(arrived)
         event_ns = min(event_ns, (time.perf_counter_ns() - began_ns) / n)
         for copy in engine.snapshot({partition: (n,)}):
-            size = len(next(copy.rows())[1])
-            await store.write(partition, copy.follows, copy.vector, copy.rows())
-    return size, event_ns
+            rows = list(copy.rows())
+            sizes += [len(value) for _, value in rows]
+            await store.write(partition, copy.follows, copy.vector, rows)
+    return round(float(np.mean(sizes)), 1), event_ns
 
 
 def _name(user: int) -> str:

@@ -22,12 +22,15 @@ KEYS = [
     RowKey(0, "k" * 1024),
     RowKey(1, "EWR\x1fUA"),
 ]
+NOTHING = np.zeros(4, dtype=np.int64)
+"""What a row of 4 numbers holds that has seen nothing."""
 
 
 def rows(meta: Meta, keys: Sequence[RowKey], value: float, vector: Vector | None = None) -> list[Row]:
     """Packed rows of 4 numbers that say `value`."""
     vectors = np.tile(np.array(vector or meta.vector, dtype=np.int64), (len(keys), 1))
-    packed = codec.pack(meta.incarnation, vectors, np.full((len(keys), 4), value), [key for _, key in keys])
+    state, names = np.full((len(keys), 4), value), [key for _, key in keys]
+    packed = codec.pack(meta.incarnation, vectors, state, names, template=NOTHING)
     return list(zip(keys, packed, strict=True))
 
 
@@ -136,7 +139,7 @@ async def test_a_group_that_is_kept_has_its_rows_in_the_next_incarnation_and_no_
     assert await store.load({0: KEYS}, {0: meta}) == {0: kept}
     assert await store.read({0: KEYS}, {0: meta}) == {0: (meta, kept)}
     new = KEYS[1]._replace(key="new")
-    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), [new.key])
+    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), [new.key], template=NOTHING)
     moved = await store.write(0, meta, (9, 9), [(new, packed[0])])
     assert moved.groups == groups
     assert await store.load({0: [new, KEYS[0]]}, {0: moved}) == {0: [packed[0], kept[0]]}
@@ -151,7 +154,7 @@ async def test_who_reads_with_a_record_of_before_sees_a_groups_new_rows(backing:
     epoch, _ = await store.claim(0)
     meta = Meta(epoch, epoch, "5eed", (1, 0), groups={0: Group("kept", first.incarnation), 1: Group("new", epoch)})
     await store.begin(0, meta)
-    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), ["user-1"])
+    packed = codec.pack(epoch, np.zeros((1, 2), dtype=np.int64), np.zeros((1, 4)), ["user-1"], template=NOTHING)
     after = await store.write(0, meta, (2, 0), [(KEYS[1], packed[0])])
     found = (await backing.store().read({0: KEYS[:2]}, {0: before}))[0]
     assert found == (after, [rows(first, KEYS[:1], 1.0)[0][1], packed[0]])

@@ -12,7 +12,7 @@ from features import codec
 from features.redis_store import CHUNK_ROWS, RedisStore
 from features.store import Group, Meta, Refused, Row, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
-from tests.contracts.test_store import KEYS, begun, rows
+from tests.contracts.test_store import KEYS, NOTHING, begun, rows
 
 BIG = [RowKey(0, f"{n:05d}" + "k" * 4000) for n in range(5_000)]
 """20 MB: some eighty chunks."""
@@ -33,7 +33,7 @@ async def test_a_write_that_is_cut_leaves_the_meta_behind_and_rows_ahead(shared:
     assert found.vector == (1, 0)
     first, last = (await reader.load({0: [BIG[0], BIG[-1]]}, {0: found}))[0]
     names = [BIG[0].key, BIG[-1].key]
-    unpacked = codec.unpack([first, last], names, incarnation=meta.incarnation, streams=2, width=4)
+    unpacked = codec.unpack([first, last], names, incarnation=meta.incarnation, streams=2, template=NOTHING)
     assert unpacked.vectors.tolist() == [[9, 0], [1, 0]]
 
 

@@ -23,11 +23,15 @@ from features.codec import (
 COMPONENTS = st.one_of(st.none(), st.text("ab\\u\x1f", max_size=4), st.integers(-3, 3).map(float))
 
 
+NOTHING = np.array([0, -1, np.float64(np.nan).view(np.int64)], dtype=np.int64)
+"""A template: a count, a time that is not known, a value that is missing."""
+
+
 @given(
     st.lists(st.text(max_size=5), max_size=5),
     st.integers(0, 2**64 - 1),
     st.integers(0, 3),
-    st.integers(0, 4),
+    st.integers(0, 20),
     st.data(),
 )
 def test_what_was_packed_unpacks(
@@ -35,31 +39,40 @@ def test_what_was_packed_unpacks(
 ) -> None:
     offsets = st.lists(st.integers(0, 2**63 - 1), min_size=streams, max_size=streams)
     vectors = np.array([data.draw(offsets) for _ in keys], dtype=np.int64).reshape(len(keys), streams)
-    rows = np.random.default_rng(0).normal(size=(len(keys), width))
-    packed = pack(incarnation, vectors, rows, keys)
-    found = unpack([None, *packed], ["gone", *keys], incarnation=incarnation, streams=streams, width=width)
+    template = np.resize(NOTHING, width)
+    seen = st.lists(st.booleans(), min_size=width, max_size=width)
+    some = np.array([data.draw(seen) for _ in keys], dtype=np.bool_).reshape(len(keys), width)
+    drawn = np.random.default_rng(0).normal(size=(len(keys), width))
+    rows = np.where(some, drawn, template.view(np.float64))
+    packed = pack(incarnation, vectors, rows, keys, template=template)
+    gone: tuple[list[bytes | None], list[str]] = ([None, *packed], ["gone", *keys])
+    found = unpack(*gone, incarnation=incarnation, streams=streams, template=template)
     assert found.places.tolist() == list(range(1, len(keys) + 1))
     assert found.vectors.tobytes() == vectors.tobytes()
     assert found.rows.tobytes() == rows.tobytes()
-    assert [(incarnation_of(value), key_of(value)) for value in packed] == [
-        (incarnation, key) for key in keys
-    ]
+    assert [(incarnation_of(value), key_of(value)) for value in packed] == [(incarnation, key) for key in keys]
     assert [vector_of(value) for value in packed] == [tuple(vector) for vector in vectors.tolist()]
-    if width:
-        empty = np.full(width, 5.0)
-        states = unpack_states(
-            [None, *packed], ["gone", *keys], streams=streams, width=width, empty=empty.tobytes()
-        )
-        assert states.tobytes() == np.concatenate([np.zeros((1, width)), [empty], rows]).tobytes()
+    states = unpack_states(*gone, streams=streams, template=template)
+    assert states.tobytes() == bytes(8 * width) + template.tobytes() + rows.tobytes()
+
+
+def test_a_row_takes_as_much_as_it_has_seen() -> None:
+    template = np.resize(NOTHING, 300)
+    rows = np.repeat(template.view(np.float64)[np.newaxis], 3, axis=0)
+    rows[1, [7, 250]], rows[2] = 1.0, 2.0
+    packed = pack(7, np.zeros((3, 1), dtype=np.int64), rows, ["a", "b", "c"], template=template)
+    fixed = 16 + 8 + 38 + 1
+    assert [len(value) for value in packed] == [fixed, fixed + 2 * 8, fixed + 300 * 8]
 
 
 def one(incarnation: int = 7, key: str = "ann", streams: int = 2, width: int = 3) -> bytes:
-    (packed,) = pack(incarnation, np.zeros((1, streams), dtype=np.int64), np.zeros((1, width)), [key])
+    vectors, rows = np.zeros((1, streams), dtype=np.int64), np.full((1, width), 1.5)
+    (packed,) = pack(incarnation, vectors, rows, [key], template=np.resize(NOTHING, width))
     return packed
 
 
 def test_a_row_of_another_incarnation_is_absent() -> None:
-    found = unpack([one(6), one(7)], ["ann", "ann"], incarnation=7, streams=2, width=3)
+    found = unpack([one(6), one(7)], ["ann", "ann"], incarnation=7, streams=2, template=NOTHING)
     assert found.places.tolist() == [1]
 
 
@@ -68,16 +81,18 @@ def test_a_row_of_another_incarnation_is_absent() -> None:
     [
         (b"", "0 bytes are too few"),
         (one()[:20], "not 2 offsets and 3 numbers"),
+        (one()[:40], "40 bytes are too few for the numbers that it names"),
         (one(width=4), "not 2 offsets and 3 numbers"),
         (one(streams=1), "not 2 offsets and 3 numbers"),
         (one(key="bob"), "row of 'ann': the stored row is of 'bob'"),
+        (one()[:32] + b"\x0f" + one()[33:-3] + bytes(8) + b"ann", "a row names a number beyond its 3"),
     ],
 )
 def test_a_row_that_is_not_the_one_asked_for_is_an_error(value: bytes, message: str) -> None:
     with pytest.raises(CodecError, match=message):
-        unpack([value], ["ann"], incarnation=7, streams=2, width=3)
-    with pytest.raises(CodecError, match="row of 'ann'"):
-        unpack_states([value], ["ann"], streams=2, width=3, empty=bytes(24))
+        unpack([value], ["ann"], incarnation=7, streams=2, template=NOTHING)
+    with pytest.raises(CodecError, match="row of 'ann'" if "row of" in message else "row"):
+        unpack_states([value], ["ann"], streams=2, template=NOTHING)
 
 
 def test_bytes_too_few_for_a_row_have_neither_key_nor_incarnation() -> None:
@@ -86,6 +101,8 @@ def test_bytes_too_few_for_a_row_have_neither_key_nor_incarnation() -> None:
             key_of(value)
         with pytest.raises(CodecError, match="too few"):
             incarnation_of(value)
+    with pytest.raises(CodecError, match="too few for the numbers"):
+        key_of(one()[:40])
 
 
 def test_numbers_name_entities_as_integers_where_they_are() -> None:

@@ -153,9 +153,10 @@ def test_nothing_merged_on_either_side_changes_nothing(algebra: Algebra, events:
 @settings(max_examples=30, deadline=None)
 def test_a_state_that_was_packed_goes_on_as_if_it_had_not_been(algebra: Algebra, events: Events) -> None:
     state = State(algebra, events)
-    packed = pack(7, np.zeros((1, 1), dtype=np.int64), state.f[np.newaxis], ["ann"])
+    nothing = State(algebra).i.copy()
+    packed = pack(7, np.zeros((1, 1), dtype=np.int64), state.f[np.newaxis], ["ann"], template=nothing)
     again = State(algebra)
-    again.f[:] = unpack(packed, ["ann"], incarnation=7, streams=1, width=algebra.size).rows[0]
+    again.f[:] = unpack(packed, ["ann"], incarnation=7, streams=1, template=nothing).rows[0]
     for one in (state, again):
         algebra.add(one.f, one.i, 2.5, 77, HALF_LIFE)
     assert state.f.tobytes() == again.f.tobytes()
