@@ -68,13 +68,3 @@ class Checkpoint:
                 yield from zip(map(_ROW_KEY, zip(repeat(number), keys)), packed, strict=True)
         if self.progress is not None:
             yield packed_progress(self.progress, self.follows.incarnation, self.vector)
-
-    @property
-    def size(self) -> int:
-        """How many rows."""
-        return sum(len(taken.keys) for taken in self.taken) + (self.progress is not None)
-
-    @property
-    def bytes(self) -> int:
-        """Of state and vectors in the rows."""
-        return sum(taken.vectors.nbytes + taken.state.nbytes for taken in self.taken)

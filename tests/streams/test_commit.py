@@ -116,6 +116,15 @@ async def test_a_boundary_commits_positions_and_writes_the_rows_behind_them(benc
     assert await bench.stored("a", "b", "c") == ((2,), [True, True, False])
 
 
+async def test_rows_and_bytes_are_counted_as_they_are_stored(bench: Bench) -> None:
+    await bench.round("a", "long name")
+    assert await bench.boundary()
+    number = bench.engine.layout.kinds[0].number
+    stored = (await bench.store.read({0: [RowKey(number, "a"), RowKey(number, "long name")]}))[0].rows
+    assert bench.metrics.value("weir_checkpoint_rows_total") == 2
+    assert bench.metrics.value("weir_checkpoint_bytes_total") == sum(len(row or b"") for row in stored) > 0
+
+
 async def test_a_boundary_where_nothing_happened_commits_nothing(bench: Bench) -> None:
     assert await bench.boundary()
     await bench.round("a")
