@@ -168,6 +168,8 @@ class Oracle:
                 self.late[aggregate.name] += not scored
                 return
             seen.newest = pane if newest is None else max(newest, pane)
+            if seen.newest != newest:  # what has left every window to come: a year would be looked through each time
+                seen.kept = [kept for kept in seen.kept if kept[0] > seen.newest - aggregate.window.panes]
         elif _holds_all(aggregate):
             if newest is not None and event.time - newest > (aggregate.within_ms or 0):
                 seen.kept.clear()
