@@ -17,6 +17,7 @@ before the state has a fixed size, so that many rows are packed and unpacked as 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import struct
@@ -60,10 +61,10 @@ def pack(
     fixed[:, HEADER.size : at] = np.ascontiguousarray(vectors, dtype="<i8").view(np.uint8)
     fixed[:, at:] = np.packbits(seen, axis=1, bitorder="little")
     data, state = fixed.tobytes(), numbers[seen].tobytes()
-    stops = (8 * np.cumsum(np.count_nonzero(seen, axis=1))).tolist()
+    cuts = itertools.pairwise([0, *(8 * np.cumsum(np.count_nonzero(seen, axis=1))).tolist()])
     return [
         data[place : place + size] + state[start:stop] + key.encode("utf-8", "surrogatepass")
-        for place, start, stop, key in zip(range(0, n * size, size), [0, *stops], stops, keys, strict=False)
+        for place, (start, stop), key in zip(range(0, n * size, size), cuts, keys, strict=True)
     ]
 
 
@@ -134,21 +135,21 @@ def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> i
     if value[8 : HEADER.size] != shape or len(value) < size:
         streams, width = struct.unpack("<II", shape)
         raise CodecError(f"row of {key!r}: not {streams} offsets and {width} numbers")
-    end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
+    mask = int.from_bytes(value[at:size], "little")
+    if mask >> (width := int.from_bytes(shape[4:], "little")):
+        raise CodecError(f"row of {key!r}: it names a number beyond its {width}")
+    end = size + 8 * mask.bit_count()
     if len(value) < end:
         raise CodecError(f"row of {key!r}: {len(value)} bytes are too few for the numbers that it names")
     if value[end:] != key.encode("utf-8", "surrogatepass"):
-        raise CodecError(f"row of {key!r}: the stored row is of {key_of(value)!r}")
+        raise CodecError(f"row of {key!r}: the stored row is of {value[end:].decode('utf-8', 'replace')!r}")
     return end
 
 
 def _fill(rows: np.ndarray, masks: np.ndarray, states: bytes) -> None:
     """Puts the numbers of `states` where the masks uint8 [n, M] have them, into int64 rows [n, W]."""
     places = np.flatnonzero(np.unpackbits(masks, axis=1, count=rows.shape[1], bitorder="little"))
-    numbers = np.frombuffer(states, dtype="<i8")
-    if len(places) != len(numbers):
-        raise CodecError(f"a row names a number beyond its {rows.shape[1]}")
-    rows.reshape(-1)[places] = numbers
+    rows.reshape(-1)[places] = np.frombuffer(states, dtype="<i8")
 
 
 def vector_of(value: bytes) -> tuple[int, ...]:
@@ -170,7 +171,10 @@ def key_of(value: bytes) -> str:
     end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
     if len(value) < end:
         raise CodecError(f"{len(value)} bytes are too few for the numbers that it names")
-    return value[end:].decode("utf-8", "surrogatepass")
+    try:
+        return value[end:].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise CodecError(f"its key is no text: {error}") from None
 
 
 def _header(value: bytes) -> tuple[int, int, int]:

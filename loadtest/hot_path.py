@@ -74,7 +74,7 @@ class HotPath:
         """In their order; the first takes the messages of one poll."""
         return [
             ("batch", lambda messages: batch_of(0, 0, messages, 0, 0)),
-            ("decode", self._decoder.decode),
+            ("decode", lambda batch: self._decoder.decode_all([batch])[0]),
             ("round", self._round),
             ("features", self._features),
             ("inference", self._inference),

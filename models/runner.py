@@ -13,11 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from models.contract import read_contract
 from models.errors import ModelFailed, ModelRefused, one_line
-
-SIZES = (64, 256, 512, 1024, 2048, 4096)
-"""Rows a call is padded to. From 64 rows on, a row's score does not depend on the rows beside it (on the CPU,
-with MLPs, linear models and tree ensembles: the tests hold it). Smaller calls take other code paths and may
-differ in the last bit; two replays, whose batches differ, would then not give equal scores."""
+from models.sizes import SIZES, padded
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SUFFIX = "ExecutionProvider"
@@ -126,7 +122,7 @@ class Runner:
         return scores
 
     def _pad(self, rows: np.ndarray) -> np.ndarray:
-        size = next(size for size in self._sizes if size >= len(rows))
+        size = padded(len(rows), self._sizes)
         if size == len(rows):
             return rows
         buffer = self._buffers.get(size)

@@ -31,7 +31,7 @@ MAX_EXACT = 2**53
 """float64 holds every integer below it; also the latest event time, in ms."""
 
 _FEW = 1000
-"""Records of a poll, over all partitions, up to which the price of a batch is worth sharing."""
+"""Records of a poll and stream, over all partitions, up to which the price of a batch is worth sharing."""
 
 _MAX_INT64 = 2**63 - 1
 _AT = re.compile(r"(.*) - at `\$\.(.+?)`", re.DOTALL)
@@ -106,23 +106,20 @@ class Decoder:
         return [self.decode(batch) for batch in batches]
 
     def _together(self, batches: Sequence[RecordBatch]) -> list[Decoded] | None:
-        whole = side_by_side(batches)
-        if None in whole.values:
+        """None where a record of them is not usable, or no event."""
+        if any(None in batch.values for batch in batches):
             return None
+        whole, dead = side_by_side(batches), list[DeadLetter]()
         try:
-            decoded = self._columns(whole, self._events(whole))
+            decoded = self._columns(whole, self._events(whole), batches)
         except Exception:  # whatever it is, it is found again and named record by record
             return None
-        if self._id is None:
-            decoded.ids = [place for batch in batches for place in self._places(batch)]
-        if self._contract is not None:
-            dead: list[DeadLetter] = []
-            decoded = self._ruled(whole, decoded, dead)
-            if dead:
-                return None
+        decoded = self._ruled(whole, decoded, dead)
+        if dead:
+            return None
         found, start = [], 0
         for batch in batches:
-            piece = decoded.cut(start, start := start + len(batch))
+            piece = decoded.alone(start, start := start + len(batch))
             piece.partition, piece.next_offset, piece.polled_ns = batch.partition, batch.next_offset, batch.polled_ns
             found.append(piece)
         return found
@@ -135,10 +132,10 @@ class Decoder:
         if None in batch.values:
             batch = self._without_marks(batch, marks, dead)
         try:
-            decoded = self._columns(batch, self._events(batch))
+            decoded = self._columns(batch, self._events(batch), [batch])
         except Exception:  # whatever it is, it is found again and named record by record
             batch, events = self._one_by_one(batch, dead)
-            decoded = self._columns(batch, events)
+            decoded = self._columns(batch, events, [batch])
         decoded = self._ruled(batch, decoded, dead)
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
@@ -157,8 +154,8 @@ class Decoder:
         decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         return decoded
 
-    def _columns(self, batch: RecordBatch, events: list[Any]) -> Decoded:
-        """Raises _Bad, or a conversion's own error, if any of the events is unusable."""
+    def _columns(self, batch: RecordBatch, events: list[Any], parts: Sequence[RecordBatch]) -> Decoded:
+        """Raises _Bad, or a conversion's own error, if any of the events is unusable. parts: by partition."""
         times = np.array(list(map(self._time, events)), dtype=np.int64)
         if len(times):
             ahead = np.maximum.reduce(times - batch.timestamps) > self._source.max_skew_ms
@@ -170,7 +167,7 @@ class Decoder:
             raise _Bad("key", "too_long")
         # A text is never longer than the value that it comes in.
         long = max(map(len, batch.values), default=0) > MAX_KEY_CHARS  # type: ignore[arg-type]
-        ids = self._ids(events) if self._id else self._places(batch)
+        ids = self._ids(events) if self._id else [place for part in parts for place in self._places(part)]
         if long and max(map(len, ids), default=0) > MAX_KEY_CHARS:
             raise _Bad("key", "too_long")
         fields: dict[str, Any] = {

@@ -80,6 +80,14 @@ class Decoded:
             origin=None if self.origin is None else self.origin.cut(start, stop),
         )
 
+    def alone(self, start: int, stop: int) -> Decoded:
+        """`cut`, with copies of its own: while it waits, the records beside it need not stay."""
+        piece = self.cut(start, stop)
+        piece.offsets, piece.times = piece.offsets.copy(), piece.times.copy()
+        piece.fields = {n: c.copy() if isinstance(c, np.ndarray) else c for n, c in piece.fields.items()}
+        piece.bits = None if piece.bits is None else piece.bits.copy()
+        return piece
+
     @property
     def _first(self) -> int:
         """The offset of the first that stands in it; `next_offset` where nothing does."""

@@ -12,6 +12,7 @@ import structlog
 
 from models.errors import ModelFailed
 from models.scorer import Scorer, Scores
+from models.sizes import asked
 from monitors.metrics import Metrics
 from streams.deployments import Serving
 
@@ -19,9 +20,6 @@ log = structlog.get_logger(__name__)
 
 _INLINE_S = 0.001
 """How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
-
-_LEAST_ROWS = 64
-"""What a call is padded to: fewer rows take as long."""
 
 Alert = dict[str, str | None]
 
@@ -32,7 +30,7 @@ class Inference:
     def __init__(self, serving: Serving, metrics: Metrics) -> None:
         self._serving, self._metrics = serving, metrics
         self._timed: Scorer | None = None
-        self._row_s = math.inf  # of what `_timed` took last
+        self._row_s = math.inf  # of what `_timed` took last, padding included
         self.alerts: list[Alert] = []
 
     async def score(self, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores | None:
@@ -53,7 +51,7 @@ class Inference:
         """In a thread, unless it is over sooner than the way there and back would take. Raises ModelFailed."""
         if scorer is not self._timed:
             self._timed, self._row_s = scorer, math.inf
-        rows = max(len(matrix), _LEAST_ROWS)
+        rows = asked(len(matrix))
 
         def score() -> Scores:
             began = time.perf_counter()

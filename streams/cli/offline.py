@@ -24,6 +24,9 @@ class Join(StrEnum):
     id = "id"
 
 
+_IN_ORDER_S = 60
+"""How far events may come behind later ones before it is worth a word."""
+
 _PLACE = "Default: {} where the file has it."
 
 
@@ -221,7 +224,7 @@ def _noted(work: Backfill | AtTimes) -> dict[str, Any]:
 
     if isinstance(work, Backfill):
         return {"late": work.late, "compute_failures": work.compute_failures, "labels": work.labelled}
-    return {"left_out": sorted(work.left_out)}
+    return {"left_out": sorted(work.left_out), "behind_s": work.behind_ms / 1000}
 
 
 def _rejected(rejects: Rejects) -> list[dict[str, Any]]:
@@ -238,6 +241,11 @@ def _text(report: dict[str, Any]) -> str:
         lines.append(f"{report['labels']:,} of the rows have a label")
     if report.get("left_out"):
         lines.append(f"left out, for the rows lack their fields: {', '.join(report['left_out'])}")
+    if report.get("behind_s", 0) > _IN_ORDER_S:
+        lines.append(
+            f"events lie up to {report['behind_s']:,.0f} s behind others that stand before them: files are taken in "
+            "their order, and --sort TIME brings them into that of time"
+        )
     if report.get("late"):
         lines.append(table(("window", "events too late for it"), sorted(report["late"].items())))
     for name, events in (report.get("compute_failures") or {}).items():

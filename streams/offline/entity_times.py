@@ -37,7 +37,8 @@ class AtTimes:
     """The features of `pipeline` as of the rows of `times`: columns of the scored event's fields, as many as an entity
     needs, and of its time (by its name, or `time`). What needs a field that is not there is left out.
 
-    rows: reads so far; left_out: features that are not in the dataset.
+    rows: reads so far; left_out: features that are not in the dataset. behind_ms: how far the time of a scored event
+    lies behind one that stands before it, at most: files are taken in their order.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class AtTimes:
             for stream, source in enumerate(pipeline.sources)
         ]
         self.events = self.rows = 0
+        self.behind_ms, self._newest = 0, 0
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The dataset, frame by frame, in the order of time."""
         for takes in merged(self._streams, self._rejected):
             work = assemble(takes, len(self._streams))
+            self._look_at_order(work.columns)
             features = self._engine.process(_with_reads(work.columns))
             n = len(work.rows)
             self.events += work.records - n
@@ -94,6 +97,12 @@ class AtTimes:
             if n:
                 columns = feature_columns(features.logged, self.left_out)
                 yield frame({**self._passing(n).to_dict(), **columns}, self.schema)
+
+    def _look_at_order(self, columns: Round) -> None:
+        for lead in (c for c in columns if c.stream == 1 and len(c)):
+            newest = np.maximum.accumulate(np.maximum(lead.times, self._newest))
+            self.behind_ms = max(self.behind_ms, int((newest - lead.times).max()))
+            self._newest = int(newest[-1])
 
     def _reads(self, rows: int) -> Iterator[Chunk]:
         """The rows of the file as events of a stream of their own."""

@@ -9,7 +9,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from models import runner as runner_module
 from models.errors import ModelFailed, ModelRefused
-from models.runner import _ERRORS, CPU, CUDA, SIZES, Runner, available_providers, providers_of, starts
+from models.runner import _ERRORS, CPU, CUDA, Runner, available_providers, providers_of, starts
+from models.sizes import SIZES
 from tests.models.graphs import graph_of, linear, mlp
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64

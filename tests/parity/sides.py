@@ -171,7 +171,7 @@ def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFram
     """The online reader's values of the entities' table, from what the workers left in Redis."""
     pipeline, rows = tape.pipeline, pl.read_parquet(table)
     groups = [group.entity for group in pipeline.groups]
-    own = {name for entity in pipeline.spec.entities if entity not in groups for name in entity}
+    own = {name for entity in pipeline.spec.entities for name in entity}
 
     async def read_all() -> pl.DataFrame:
         async with FeatureReader(pipeline, servers.redis_url, partitions=PARTITIONS) as found:

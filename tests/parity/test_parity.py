@@ -57,9 +57,11 @@ def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_str
     assert {(a, b) for a, b, _ in found} == {*of_events, ("reader", "backfill --at")}
     assert all(found[a, b, kind].rows == 2000 for a, b in of_events for kind in ("exact", "remote"))
     assert all(pair.missing == 0 for pair in found.values())
-    # After the last event both have the same events of a merchant, added up in another order.
-    assert found["reader", "backfill --at", "remote"].rows == 50
-    assert found["reader", "backfill --at", "remote"].mismatch_ppm < 100_000
+    # After the last event both have the same events of a merchant; only a mean depends on the order of adding up.
+    as_of_then = found["reader", "backfill --at", "remote"]
+    assert as_of_then.rows == 50
+    assert set(as_of_then.worst) <= {"merchant_mean_amount_24h"}
+    assert as_of_then.mismatch_ppm <= 5_000  # one value of 200
     assert [pair.as_json() for pair in found.values() if pair.kind == "exact" and pair.mismatch_ppm] == []
     assert found["backfill", "oracle", "remote"].mismatch_ppm == 0
     assert found["stream", "backfill", "remote"].mismatch_ppm > 0  # another order: what came to the group, when it came

@@ -128,6 +128,6 @@ async def test_only_what_the_model_is_slow_at_goes_to_a_thread(
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
     clock = iter([0.0, 0.0005, 0.0, 0.0005, 0.0, 0.1, 0.0, 0.0005])  # begin and end of four calls
     monkeypatch.setattr("streams.inference.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    for rows in (2, 64, 64, 2):  # the first is not known; 64 take as long as 2, so they stay; the slow one is seen
+    for rows in (2, 64, 64, 2):  # the first is not known; 64 take as long as 2, so they stay; a slow one is seen
         await models.inference.score(ROWS[:rows], KEYS[:rows])
     assert len(threads) == 2

@@ -97,6 +97,13 @@ def test_features_of_remote_groups_are_what_the_events_had(tmp_path: Path, rows:
     assert found["feature.shop_count_1h"].n_unique() > 5
 
 
+def test_how_far_events_lie_behind_others_before_them_is_said(tmp_path: Path) -> None:
+    _, in_order = at_times(written(ROWS, tmp_path / "p.parquet"), ROWS, tmp_path)
+    _, turned = at_times(written(ROWS.reverse(), tmp_path / "p.parquet"), ROWS, tmp_path)
+    times = ROWS["ts"].to_list()
+    assert (in_order.behind_ms, turned.behind_ms) == (0, max(times) - min(times))
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
