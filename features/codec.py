@@ -148,7 +148,8 @@ def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> i
 
 def _fill(rows: np.ndarray, masks: np.ndarray, states: bytes) -> None:
     """Puts the numbers of `states` where the masks uint8 [n, M] have them, into int64 rows [n, W]."""
-    seen = np.unpackbits(masks, axis=1, count=rows.shape[1], bitorder="little").view(np.bool_)  # these are looked up faster
+    # As booleans: those that are set are found several times as fast.
+    seen = np.unpackbits(masks, axis=1, count=rows.shape[1], bitorder="little").view(np.bool_)
     rows.reshape(-1)[np.flatnonzero(seen)] = np.frombuffer(states, dtype="<i8")
 
 
