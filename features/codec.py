@@ -51,13 +51,11 @@ def pack(
 ) -> list[bytes]:
     """The packed rows of int64 vectors [n, S], float64 state [n, W] and n keys."""
     n, streams = vectors.shape
-    width = len(template)
-    at = HEADER.size + 8 * streams
-    size = at + _mask_bytes(width)
+    at, size = _mask(streams, len(template))
     numbers = np.ascontiguousarray(rows, dtype="<f8").view("<i8")
     seen = numbers != template
     fixed = np.empty((n, size), dtype=np.uint8)
-    fixed[:, : HEADER.size] = np.frombuffer(HEADER.pack(incarnation, streams, width), dtype=np.uint8)
+    fixed[:, : HEADER.size] = np.frombuffer(HEADER.pack(incarnation, streams, len(template)), dtype=np.uint8)
     fixed[:, HEADER.size : at] = np.ascontiguousarray(vectors, dtype="<i8").view(np.uint8)
     fixed[:, at:] = np.packbits(seen, axis=1, bitorder="little")
     data, state = fixed.tobytes(), numbers[seen].tobytes()
@@ -78,8 +76,7 @@ def unpack(
     """
     mine = incarnation.to_bytes(8, "little")
     shape = HEADER.pack(incarnation, streams, len(template))[8:]
-    at = HEADER.size + 8 * streams
-    size = at + _mask_bytes(len(template))
+    at, size = _mask(streams, len(template))
     places, heads, states = [], [], []
     for place, (value, key) in enumerate(zip(values, keys, strict=True)):
         if value is None:
@@ -106,8 +103,7 @@ def unpack_states(
     Raises CodecError as `unpack` does.
     """
     shape = HEADER.pack(0, streams, len(template))[8:]
-    at = HEADER.size + 8 * streams
-    size = at + _mask_bytes(len(template))
+    at, size = _mask(streams, len(template))
     nothing = bytes(size - at)
     masks, states = [nothing], []
     for value, key in zip(values, keys, strict=True):
@@ -123,8 +119,10 @@ def unpack_states(
     return rows.view(np.float64)
 
 
-def _mask_bytes(width: int) -> int:
-    return (width + 7) // 8
+def _mask(streams: int, width: int) -> tuple[int, int]:
+    """Where the mask of a row begins and ends."""
+    at = HEADER.size + 8 * streams
+    return at, at + (width + 7) // 8
 
 
 def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> int:
@@ -132,11 +130,11 @@ def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> i
 
     shape: the header's streams and width; at, size: where the mask begins and ends.
     """
+    width = int.from_bytes(shape[4:], "little")
     if value[8 : HEADER.size] != shape or len(value) < size:
-        streams, width = struct.unpack("<II", shape)
-        raise CodecError(f"row of {key!r}: not {streams} offsets and {width} numbers")
+        raise CodecError(f"row of {key!r}: not {(at - HEADER.size) // 8} offsets and {width} numbers")
     mask = int.from_bytes(value[at:size], "little")
-    if mask >> (width := int.from_bytes(shape[4:], "little")):
+    if mask >> width:
         raise CodecError(f"row of {key!r}: it names a number beyond its {width}")
     end = size + 8 * mask.bit_count()
     if len(value) < end:
@@ -167,8 +165,7 @@ def incarnation_of(value: bytes) -> int:
 def key_of(value: bytes) -> str:
     """The key that a packed row echoes. Raises CodecError if it is no packed row."""
     _, streams, width = _header(value)
-    at = HEADER.size + 8 * streams
-    size = at + _mask_bytes(width)
+    at, size = _mask(streams, width)
     end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
     if len(value) < end:
         raise CodecError(f"{len(value)} bytes are too few for the numbers that it names")
@@ -182,7 +179,7 @@ def _header(value: bytes) -> tuple[int, int, int]:
     if len(value) < HEADER.size:
         raise CodecError(f"{len(value)} bytes are too few for a row")
     incarnation, streams, width = HEADER.unpack_from(value)
-    if len(value) < HEADER.size + 8 * streams + _mask_bytes(width):
+    if len(value) < _mask(streams, width)[1]:
         raise CodecError(f"{len(value)} bytes are too few for {streams} offsets and {width} numbers")
     return incarnation, streams, width
 

@@ -82,7 +82,7 @@ class EntityTable:
         The rows found are in use as of round `stamp`.
         """
         known = [self._rows[partition] for partition, _, _ in segments]
-        mine = [keys] if len(segments) == 1 else [keys[start:stop] for _, start, stop in segments]
+        mine = [keys[start:stop] for _, start, stop in segments]
         missing: dict[int, dict[str, None]] = {}
         found = chain.from_iterable(map(map, [rows.__getitem__ for rows in known], mine))
         try:

@@ -119,6 +119,12 @@ class End(NamedTuple):
     generation: int
 
 
+def changes(column: np.ndarray) -> list[int]:
+    """Where a value is another than the one before it. On few values np.diff takes three times as long."""
+    found: list[int] = ((column[1:] != column[:-1]).nonzero()[0] + 1).tolist()
+    return found
+
+
 def by_place(messages: Sequence[Message], streams: Mapping[str, int]) -> dict[tuple[int, int], list[Message]]:
     """Messages by (stream, partition), in their order. They come from the client in runs of one place."""
     n = len(messages)
@@ -127,7 +133,7 @@ def by_place(messages: Sequence[Message], streams: Mapping[str, int]) -> dict[tu
     if len(streams) > 1:
         number = np.fromiter(map(streams.__getitem__, map(Message.topic, messages)), np.int64, n)  # type: ignore[arg-type]
         places = number << 32 | partitions
-    cuts = ((places[1:] != places[:-1]).nonzero()[0] + 1).tolist()
+    cuts = changes(places)
     found: dict[tuple[int, int], list[Message]] = {}
     for start, stop in itertools.pairwise([0, *cuts, n]) if n else ():
         place = int(places[start])

@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.alerts import Alerts
+from streams.batches import changes
 from streams.decoded import DeadLetter
 from streams.errors import WeirError
 from streams.kafka import MAX_OUTPUT_BYTES, Config
@@ -55,7 +56,7 @@ class Outputs:
         self._begin()
         # A batch takes no headers: what has some goes alone, in its place.
         traced = {i: trace for i, trace in enumerate(traces or ()) if trace}
-        moves = ((rows.partitions[1:] != rows.partitions[:-1]).nonzero()[0] + 1).tolist()
+        moves = changes(rows.partitions)
         for start, stop in itertools.pairwise(sorted({0, *moves, *traced, *(i + 1 for i in traced), len(rows)})):
             partition = int(rows.partitions[start])
             if start in traced:
