@@ -210,7 +210,7 @@ def _records(broker: str, topic: str, count: int) -> Iterator[bytes]:
         partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
         while count > 0:
-            messages = consumer.consume(5000, 60.0)
+            messages = consumer.consume(min(5000, count), 60.0)  # it waits until there are as many
             if not messages:
                 raise RuntimeError(f"{topic}: {count} predictions did not come")
             for message in messages:
