@@ -7,7 +7,7 @@ import hashlib
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,17 +232,45 @@ class System:
 
     def in_transaction(self, number: int, within_s: float = 5.0) -> None:
         """Waits until predictions of this worker lie in an open transaction; not for long, it may not use any."""
-        topic = self.pipeline.topics.predictions
         deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in self.owned()[number]}  # type: ignore[no-untyped-call, unused-ignore]
-            # What was there a moment ago and is not committed now is open.
-            there, committed = (
-                [found.result().offset for found in self._ends(asked, level).values()]
-                for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
-            )
-            if any(end > stable for end, stable in zip(there, committed, strict=True)):
-                return
+        while time.monotonic() < deadline and not self._open(self.owned()[number]):
+            pass
+
+    def freeze_in_transaction(self, number: int) -> None:
+        """SIGSTOP, while predictions of this worker lie in an open transaction and its offsets do not yet.
+
+        In the midst of a commit its offsets keep everybody else from the partitions until the transaction times out.
+        """
+
+        def frozen() -> bool:
+            mine = self.owned()[number]
+            self.fleet[number].freeze()
+            time.sleep(0.5)  # what it had asked the broker for is done
+            if self._open(mine) and self._stable(mine):
+                return True
+            self.fleet[number].thaw()
+            return False
+
+        wait(frozen, SETTLE_S, self.state)
+
+    def _open(self, partitions: Sequence[int]) -> bool:
+        """Whether predictions in one of these lie in an open transaction."""
+        topic = self.pipeline.topics.predictions
+        asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}  # type: ignore[no-untyped-call, unused-ignore]
+        # What was there a moment ago and is not committed now is open.
+        there, committed = (
+            [found.result().offset for found in self._ends(asked, level).values()]
+            for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED)
+        )
+        return any(end > stable for end, stable in zip(there, committed, strict=True))
+
+    def _stable(self, partitions: Sequence[int]) -> bool:
+        """Whether no open transaction holds offsets of these."""
+        try:
+            self._offsets.committed([TopicPartition(t, p) for t in self.topics for p in partitions], timeout=2)
+        except KafkaException:
+            return False
+        return True
 
     def _ends(self, asked: dict[TopicPartition, OffsetSpec], level: IsolationLevel) -> dict[TopicPartition, Any]:
         return self.grounds.admin.list_offsets(asked, isolation_level=level) if asked else {}

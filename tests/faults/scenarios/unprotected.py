@@ -44,10 +44,10 @@ def state_dropped(grounds: Grounds, count: int) -> Row:
 
 @scenario("off-fencing", "protection off: no fencing", short=2, long=4)
 def no_fencing(grounds: Grounds, count: int) -> Row:
-    """Few commits, so that what stops has a transaction open."""
+    """Few commits, so that one is rarely under way; and load for longer than the stops last on a slow machine."""
     row = Row("protection off: no fencing", count)
     settings = {"WEIR_COMMIT_INTERVAL": "1000"}
-    with grounds.system("payments", *_size(count), unprotected="no_fencing", **settings) as system:
+    with grounds.system("payments", 2 * EVENTS * max(1, count // 2), PER_S, unprotected="no_fencing", **settings) as system:
         for number in range(count):
             system.owned_by(number % len(system.fleet.members))
             system.progress()
@@ -56,7 +56,8 @@ def no_fencing(grounds: Grounds, count: int) -> Row:
 
 
 def _stop_and_go(system: System, number: int) -> None:
-    system.fleet[number].freeze()
+    system.under_load()
+    system.freeze_in_transaction(number)
     wait(system.covered, 60, system.state)
     time.sleep(1.0)
     system.fleet[number].thaw()
