@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 
 HEADER = struct.Struct("<QII")
 SEPARATOR = "\x1f"
@@ -75,24 +76,13 @@ def unpack(
     another key.
     """
     mine = incarnation.to_bytes(8, "little")
-    shape = HEADER.pack(incarnation, streams, len(template))[8:]
-    at, size = _mask(streams, len(template))
-    places, heads, states = [], [], []
-    for place, (value, key) in enumerate(zip(values, keys, strict=True)):
-        if value is None:
-            continue
-        if len(value) < HEADER.size:
-            raise CodecError(f"row of {key!r}: {len(value)} bytes are too few")
-        if value[:8] == mine:
-            end = _end_of_state(value, key, shape, at, size)
-            places.append(place)
-            heads.append(value[HEADER.size : size])
-            states.append(value[size:end])
-    fixed = np.frombuffer(b"".join(heads), dtype=np.uint8).reshape(len(places), size - HEADER.size)
-    rows = np.broadcast_to(template, (len(places), len(template))).copy()
-    _fill(rows, fixed[:, at - HEADER.size :], b"".join(states))
-    vectors = np.ascontiguousarray(fixed[:, : at - HEADER.size]).view("<i8")
-    return Unpacked(np.array(places, dtype=np.int64), vectors, rows.view(np.float64))
+    places = [
+        place
+        for place, value in enumerate(values)
+        if value is not None and (value[:8] == mine or len(value) < HEADER.size)  # too short for any: said below
+    ]
+    vectors, rows = _unpacked([values[place] for place in places], [keys[place] for place in places], streams, template)
+    return Unpacked(np.array(places, dtype=np.int64), vectors, rows[1:].view(np.float64))
 
 
 def unpack_states(
@@ -102,21 +92,31 @@ def unpack_states(
 
     Raises CodecError as `unpack` does.
     """
-    shape = HEADER.pack(0, streams, len(template))[8:]
-    at, size = _mask(streams, len(template))
-    nothing = bytes(size - at)
-    masks, states = [nothing], []
-    for value, key in zip(values, keys, strict=True):
-        if value is None:
-            masks.append(nothing)
-            continue
-        end = _end_of_state(value, key, shape, at, size)
-        masks.append(value[at:size])
-        states.append(value[size:end])
-    rows = np.broadcast_to(template, (len(masks), len(template))).copy()
-    rows[0] = 0
-    _fill(rows, np.frombuffer(b"".join(masks), dtype=np.uint8).reshape(len(masks), size - at), b"".join(states))
-    return rows.view(np.float64)
+    return _unpacked(values, keys, streams, template)[1].view(np.float64)
+
+
+def _unpacked(
+    values: Sequence[bytes | None], keys: Sequence[str], streams: int, template: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors int64 [n, S] and states int64 [1 + n, W], the first one of zeros; the template where there is no row."""
+    n, (at, size) = len(values), _mask(streams, len(template))
+    vectors = np.zeros((n, streams), dtype=np.int64)
+    rows = np.empty((1 + n, len(template)), dtype=np.int64)
+    rows[0], rows[1:] = 0, template
+    texts = [key.encode("utf-8", "surrogatepass") for key in keys]
+    broken = _lay_out(
+        np.frombuffer(b"".join(filter(None, values)), dtype=np.uint8),
+        np.array([-1 if value is None else len(value) for value in values], dtype=np.int64),
+        np.frombuffer(b"".join(texts), dtype=np.uint8),
+        np.array(list(map(len, texts)), dtype=np.int64),
+        at,
+        size,
+        vectors,
+        rows,
+    )
+    if broken >= 0:
+        raise CodecError(f"row of {keys[broken]!r}: {_wrong(values[broken] or b'', streams, len(template))}")
+    return vectors, rows
 
 
 def _mask(streams: int, width: int) -> tuple[int, int]:
@@ -125,63 +125,88 @@ def _mask(streams: int, width: int) -> tuple[int, int]:
     return at, at + (width + 7) // 8
 
 
-def _end_of_state(value: bytes, key: str, shape: bytes, at: int, size: int) -> int:
-    """Where a row's key begins. Raises CodecError for what is no row of that shape, or another entity's.
+@njit(cache=True, error_model="numpy")
+def _lay_out(
+    data: np.ndarray,
+    lengths: np.ndarray,
+    keys: np.ndarray,
+    key_lengths: np.ndarray,
+    at: int,
+    size: int,
+    vectors: np.ndarray,
+    rows: np.ndarray,
+) -> int:
+    """Puts n packed rows, one behind the other in uint8 `data`, into int64 vectors [n, S] and rows [1 + n, W], whose
+    first is left as it is.
 
-    shape: the header's streams and width; at, size: where the mask begins and ends.
+    lengths: of each, -1 = there is none, and its row is left as it is; keys, key_lengths: what each has to echo;
+    at, size: where the mask begins and ends. Returns the place of the first one that is no such row; -1 = all are.
     """
-    width = int.from_bytes(shape[4:], "little")
-    if value[8 : HEADER.size] != shape or len(value) < size:
-        raise CodecError(f"row of {key!r}: not {(at - HEADER.size) // 8} offsets and {width} numbers")
+    streams, width = vectors.shape[1], rows.shape[1]
+    begin, key_begin = 0, 0
+    for place in range(len(lengths)):
+        length, key_length = lengths[place], key_lengths[place]
+        if length < 0:
+            key_begin += key_length
+            continue
+        end = begin + length
+        if length < size or _number(data, begin + 8, 4) != streams or _number(data, begin + 12, 4) != width:
+            return place
+        for stream in range(streams):
+            vectors[place, stream] = _number(data, begin + 16 + 8 * stream, 8)
+        cursor = begin + size
+        for byte in range(size - at):
+            bits, column = data[begin + at + byte], 8 * byte
+            while bits:
+                if bits & 1:
+                    if column >= width or cursor + 8 > end:
+                        return place
+                    rows[1 + place, column] = _number(data, cursor, 8)
+                    cursor += 8
+                bits >>= 1
+                column += 1
+        if end - cursor != key_length:
+            return place
+        for letter in range(key_length):
+            if data[cursor + letter] != keys[key_begin + letter]:
+                return place
+        begin, key_begin = end, key_begin + key_length
+    return -1
+
+
+@njit(cache=True, inline="always")
+def _number(data: np.ndarray, at: int, size: int) -> int:
+    """The little-endian integer of `size` bytes at `at`, wherever that lies."""
+    number = np.int64(0)
+    for byte in range(size):
+        number |= np.int64(data[at + byte]) << np.int64(8 * byte)
+    return number
+
+
+def _wrong(value: bytes, streams: int, width: int) -> str:
+    """Why a value is not the row that was asked for."""
+    at, size = _mask(streams, width)
+    if len(value) < HEADER.size:
+        return f"{len(value)} bytes are too few"
+    if HEADER.unpack_from(value)[1:] != (streams, width) or len(value) < size:
+        return f"not {streams} offsets and {width} numbers"
     mask = int.from_bytes(value[at:size], "little")
     if mask >> width:
-        raise CodecError(f"row of {key!r}: it names a number beyond its {width}")
+        return f"it names a number beyond its {width}"
     end = size + 8 * mask.bit_count()
     if len(value) < end:
-        raise CodecError(f"row of {key!r}: {len(value)} bytes are too few for the numbers that it names")
-    if value[end:] != key.encode("utf-8", "surrogatepass"):
-        raise CodecError(f"row of {key!r}: the stored row is of {value[end:].decode('utf-8', 'replace')!r}")
-    return end
-
-
-def _fill(rows: np.ndarray, masks: np.ndarray, states: bytes) -> None:
-    """Puts the numbers of `states` where the masks uint8 [n, M] have them, into int64 rows [n, W]."""
-    # As booleans: those that are set are found several times as fast.
-    seen = np.unpackbits(masks, axis=1, count=rows.shape[1], bitorder="little").view(np.bool_)
-    rows.reshape(-1)[np.flatnonzero(seen)] = np.frombuffer(states, dtype="<i8")
+        return f"{len(value)} bytes are too few for the numbers that it names"
+    return f"the stored row is of {value[end:].decode('utf-8', 'replace')!r}"
 
 
 def vector_of(value: bytes) -> tuple[int, ...]:
     """What a packed row covers. Raises CodecError if it is no packed row."""
-    streams = _header(value)[1]
-    return struct.unpack_from(f"<{streams}q", value, HEADER.size)
-
-
-def incarnation_of(value: bytes) -> int:
-    """The incarnation a packed row belongs to. Raises CodecError if it is no packed row."""
-    return _header(value)[0]
-
-
-def key_of(value: bytes) -> str:
-    """The key that a packed row echoes. Raises CodecError if it is no packed row."""
-    _, streams, width = _header(value)
-    at, size = _mask(streams, width)
-    end = size + 8 * int.from_bytes(value[at:size], "little").bit_count()
-    if len(value) < end:
-        raise CodecError(f"{len(value)} bytes are too few for the numbers that it names")
-    try:
-        return value[end:].decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise CodecError(f"its key is no text: {error}") from None
-
-
-def _header(value: bytes) -> tuple[int, int, int]:
     if len(value) < HEADER.size:
         raise CodecError(f"{len(value)} bytes are too few for a row")
-    incarnation, streams, width = HEADER.unpack_from(value)
+    _, streams, width = HEADER.unpack_from(value)
     if len(value) < _mask(streams, width)[1]:
         raise CodecError(f"{len(value)} bytes are too few for {streams} offsets and {width} numbers")
-    return incarnation, streams, width
+    return struct.unpack_from(f"<{streams}q", value, HEADER.size)
 
 
 def entity_key(components: Sequence[str | float | None]) -> str | None:

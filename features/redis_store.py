@@ -106,17 +106,13 @@ class RedisStore:
     async def read(self, wanted: Wanted, known: Mapping[int, Meta] | None = None) -> dict[int, Found]:
         known = known or {}
         values, metas = await self._read(wanted, [p for p in wanted if p not in known])
-        doubted = {p: keys for p, keys in wanted.items() if p in known and _foreign(keys, values[p], known[p])}
+        found = {p: _found(metas.get(p, known.get(p)), keys, values[p]) for p, keys in wanted.items()}
+        # Rows that a meta which was not read now does not account for: it may be another one by now.
+        doubted = {p: wanted[p] for p in known if p in wanted and found[p].rows.count(None) != values[p].count(None)}
         if doubted:
-            again = await self._read(doubted, list(doubted))
-            values |= again[0]
-            metas |= again[1]
-        answer: dict[int, Found] = {}
-        for partition, rows in values.items():
-            meta = metas[partition] if partition in metas else known[partition]
-            nothing: list[bytes | None] = [None] * len(rows)
-            answer[partition] = Found(meta, of_incarnation(wanted[partition], rows, meta) if meta else nothing)
-        return answer
+            values, metas = await self._read(doubted, list(doubted))
+            found |= {p: _found(metas[p], keys, values[p]) for p, keys in doubted.items()}
+        return found
 
     async def write(self, partition: int, follows: Meta, vector: Vector, rows: Iterable[Row]) -> Meta:
         meta_key = self._meta_key(partition)
@@ -228,10 +224,8 @@ def _accept(partition: int, refusal: bytes) -> None:
         raise Refused(partition, refusal.decode())
 
 
-def _foreign(keys: Sequence[RowKey], values: Sequence[bytes | None], meta: Meta) -> bool:
-    """Whether there are rows that `meta` does not account for."""
-    mine = of_incarnation(keys, values, meta)
-    return mine.count(None) != values.count(None)
+def _found(meta: Meta | None, keys: Sequence[RowKey], values: Sequence[bytes | None]) -> Found:
+    return Found(meta, of_incarnation(keys, values, meta) if meta else [None] * len(keys))
 
 
 def _meta(

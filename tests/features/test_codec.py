@@ -14,8 +14,6 @@ from features.codec import (
     components_of,
     entity_key,
     entity_keys,
-    incarnation_of,
-    key_of,
     pack,
     unpack,
     unpack_states,
@@ -52,7 +50,6 @@ def test_what_was_packed_unpacks(
     assert found.places.tolist() == list(range(1, len(keys) + 1))
     assert found.vectors.tobytes() == vectors.tobytes()
     assert found.rows.tobytes() == rows.tobytes()
-    assert [(incarnation_of(value), key_of(value)) for value in packed] == [(incarnation, key) for key in keys]
     assert [vector_of(value) for value in packed] == [tuple(vector) for vector in vectors.tolist()]
     states = unpack_states(*gone, streams=streams, template=template)
     assert states.tobytes() == bytes(8 * width) + template.tobytes() + rows.tobytes()
@@ -109,17 +106,22 @@ def test_a_row_with_a_bit_that_is_another_is_taken_as_it_is_or_is_an_error_that_
         with contextlib.suppress(CodecError):
             unpack_states([value], ["ann"], streams=2, template=NOTHING)
         with contextlib.suppress(CodecError):
-            key_of(value)
+            vector_of(value)
 
 
-def test_bytes_too_few_for_a_row_have_neither_key_nor_incarnation() -> None:
+def test_the_first_row_that_is_none_is_the_one_that_is_named() -> None:
+    values, keys = [one(key="ann"), None, one(key="eve"), b"x", one(key="bob")], ["ann", "bob", "eve", "dan", "eve"]
+    with pytest.raises(CodecError, match="row of 'dan': 1 bytes are too few"):
+        unpack_states(values, keys, streams=2, template=NOTHING)
+    values[3] = None
+    with pytest.raises(CodecError, match="row of 'eve': the stored row is of 'bob'"):
+        unpack_states(values, keys, streams=2, template=NOTHING)
+
+
+def test_bytes_too_few_for_a_row_cover_nothing() -> None:
     for value in (b"", one()[:30]):
         with pytest.raises(CodecError, match="too few"):
-            key_of(value)
-        with pytest.raises(CodecError, match="too few"):
-            incarnation_of(value)
-    with pytest.raises(CodecError, match="too few for the numbers"):
-        key_of(one()[:40])
+            vector_of(value)
 
 
 def test_numbers_name_entities_as_integers_where_they_are() -> None:

@@ -46,8 +46,8 @@ def state_dropped(grounds: Grounds, count: int) -> Row:
 def no_fencing(grounds: Grounds, count: int) -> Row:
     """Few commits, so that one is rarely under way; and load for longer than the stops last on a slow machine."""
     row = Row("protection off: no fencing", count)
-    settings = {"WEIR_COMMIT_INTERVAL": "1000"}
-    with grounds.system("payments", 2 * EVENTS * max(1, count // 2), PER_S, unprotected="no_fencing", **settings) as system:
+    settings, (events, per_s) = {"WEIR_COMMIT_INTERVAL": "1000"}, _size(count)
+    with grounds.system("payments", 2 * events, per_s, unprotected="no_fencing", **settings) as system:
         for number in range(count):
             system.owned_by(number % len(system.fleet.members))
             system.progress()
