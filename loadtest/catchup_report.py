@@ -55,8 +55,12 @@ class CatchUp:
 
     @property
     def catch_up_per_s(self) -> float:
-        """Payments of the backlog a second, between `STEADY` of it."""
+        """Payments of the backlog a second, between `STEADY` of it; where one sample finds both behind it, between the
+        one before and that.
+        """
         first, last = (self._reached(share) for share in STEADY)
+        if first is last:
+            first = self.samples[self.samples.index(last) - 1]
         return (last.done - first.done) / max(last.time_s - first.time_s, 1e-9)
 
     @property

@@ -37,6 +37,11 @@ def test_the_rate_is_that_of_the_middle_of_the_backlog_beside_the_peak() -> None
     assert CATCH_UP.of_peak == pytest.approx(100 / 105)
 
 
+def test_a_backlog_that_is_gone_between_two_samples_has_the_rate_of_these() -> None:
+    at_once = replace(CATCH_UP, samples=(Sample(1.0, 0, 300.0), Sample(1.25, 1_000_000, 300.0)))
+    assert at_once.catch_up_per_s == pytest.approx(4_000_000)
+
+
 def test_memory_late_in_the_backlog_is_compared_with_early() -> None:
     assert CATCH_UP.memory_mb == pytest.approx((302.0, 308.5), abs=0.1)
     assert CATCH_UP.growth == pytest.approx(0.0215, abs=0.001)

@@ -71,7 +71,7 @@ def test_a_revision_is_a_worktree_whose_code_is_what_runs_and_it_is_gone_afterwa
         assert (tree / "streams" / "worker.py").is_file()
         assert spec_hash(tree) == load_pipeline(PIPELINE).spec.hash
         pipeline = tree / "examples" / "payments" / "pipeline.py"
-        pipeline.write_text(pipeline.read_text().replace('user.count("1h", "24h")', 'user.count("1h", "12h")'))
+        pipeline.write_text(pipeline.read_text().replace('user.count("1h", "24h")', 'user.count("1h", "6h")'))
         assert spec_hash(tree) != load_pipeline(PIPELINE).spec.hash
         pipeline.write_text("broken = ")
         with pytest.raises(WeirError, match="the payments pipeline does not load"):
@@ -90,7 +90,7 @@ def test_what_is_no_revision_is_wrong_use(revision: str) -> None:
 @pytest.mark.slow
 def test_both_revisions_score_the_same_topic_in_turns(kafka: KafkaCluster, revision: str) -> None:
     changed = compare._ROOT / "examples" / "payments" / "pipeline.py"  # other features need another champion
-    changed.write_text(changed.read_text().replace('user.count("1h", "24h")', 'user.count("1h", "12h")'))
+    changed.write_text(changed.read_text().replace('user.count("1h", "24h")', 'user.count("1h", "6h")'))
     said: list[str] = []
     found = compare.run(revision, said.append, records=3000, rounds=1, broker=kafka.address)
     assert (found.rev, found.now, found.dirty) == (revision, revision, True)

@@ -47,7 +47,9 @@ class Served:
 
     async def write(self, users: list[str], amounts: list[float], *, state_hash: str = "") -> None:
         """Payments a minute before T, as a worker would keep them."""
-        await store_payments(self.store, users, amounts, T - 60_000, state_hash=state_hash)
+        patient = RedisStore(self.redis.url, pipeline.name, command_timeout_s=30.0)
+        await store_payments(patient, users, amounts, T - 60_000, state_hash=state_hash)
+        await patient.close()
 
     async def post(self, body: Any) -> tuple[int, Any]:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
