@@ -104,7 +104,7 @@ def _unpacked(
     rows = np.empty((1 + n, len(template)), dtype=np.int64)
     rows[0], rows[1:] = 0, template
     texts = [key.encode("utf-8", "surrogatepass") for key in keys]
-    broken = _lay_out(
+    broken: int = _lay_out(
         np.frombuffer(b"".join(filter(None, values)), dtype=np.uint8),
         np.array([-1 if value is None else len(value) for value in values], dtype=np.int64),
         np.frombuffer(b"".join(texts), dtype=np.uint8),
@@ -175,7 +175,7 @@ def _lay_out(
 
 
 @njit(cache=True, inline="always")
-def _number(data: np.ndarray, at: int, size: int) -> int:
+def _number(data: np.ndarray, at: int, size: int) -> np.int64:
     """The little-endian integer of `size` bytes at `at`, wherever that lies."""
     number = np.int64(0)
     for byte in range(size):

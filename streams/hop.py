@@ -2,7 +2,7 @@
 
 The value of such a record, little-endian:
 
-    version     u8          1
+    version     u8          1; 2 = an event of before the group began (`streams.filling`): it counts, and is not scored
     names       u32         CRC32 of the names of the aggregates that it carries; 0 = none
     numbers     u16         how many
     key, trace  u16, u16    bytes of these
@@ -30,7 +30,7 @@ from streams.decoded import DeadLetter, Decoded
 from streams.kafka import MAX_OUTPUT_BYTES
 
 _HEAD = struct.Struct("<BIHHHiqq")
-_VERSION = 1
+_VERSION, _PAST = 1, 2
 _NOTHING = _HEAD.pack(_VERSION, 0, 0, 0, 0, 0, 0, 0)
 MAX_EVENT_BYTES = MAX_OUTPUT_BYTES - 16_384
 """Of an event that goes through a group's topic; the rest is for what stands before it."""
@@ -41,7 +41,8 @@ class Origin:
     """Where m records came from first, and what they carry.
 
     partitions, offsets, timestamps (ms): int64 [m], of the event's record in its source. sent: int64 [m], the timestamp
-    of the record at hand. carried: float64 [m, k]; NaN also where the sender carried other aggregates. values: bytes.
+    of the record at hand. carried: float64 [m, k]; NaN also where the sender carried other aggregates. past: bool [m],
+    which only count, having been scored before. values: bytes.
     """
 
     partitions: np.ndarray
@@ -49,6 +50,7 @@ class Origin:
     timestamps: np.ndarray
     sent: np.ndarray
     carried: np.ndarray
+    past: np.ndarray
     values: list[bytes]
 
     def __len__(self) -> int:
@@ -64,7 +66,8 @@ class Origin:
         else:
             values = [self.values[place] for place in places.tolist()]
         partitions, offsets, timestamps = self.partitions[places], self.offsets[places], self.timestamps[places]
-        return Origin(partitions, offsets, timestamps, self.sent[places], self.carried[places], values)
+        of_each = self.sent[places], self.carried[places], self.past[places]
+        return Origin(partitions, offsets, timestamps, *of_each, values)
 
     @classmethod
     def joined(cls, parts: Sequence[Origin]) -> Origin:
@@ -74,6 +77,7 @@ class Origin:
             np.concatenate([part.timestamps for part in parts]),
             np.concatenate([part.sent for part in parts]),
             np.concatenate([part.carried for part in parts]),
+            np.concatenate([part.past for part in parts]),
             [value for part in parts for value in part.values],
         )
 
@@ -95,15 +99,15 @@ def framed(
     numbers = np.ascontiguousarray(carried, dtype="<f8").tobytes()
     own = [key or b"" for key in keys]
     trails = [b""] * len(own) if traces is None else [trace or b"" for trace in traces]
-    head = _HEAD.pack
+    head, versions = _HEAD.pack, np.where(origin.past, _PAST, _VERSION)
+    columns = [column.tolist() for column in (versions, origin.partitions, origin.offsets, origin.timestamps)]
     rows = zip(
-        origin.partitions.tolist(), origin.offsets.tolist(), origin.timestamps.tolist(), own, trails, origin.values,
-        range(0, width * len(own) or len(own), width or 1), strict=True,
+        *columns, own, trails, origin.values, range(0, width * len(own) or len(own), width or 1), strict=True,
     )  # fmt: skip
     return [
-        b"".join((head(_VERSION, digest, count, len(key), len(trace), partition, offset, timestamp),
+        b"".join((head(version, digest, count, len(key), len(trace), partition, offset, timestamp),
                   numbers[at : at + width], key, trace, value))
-        for partition, offset, timestamp, key, trace, value, at in rows
+        for version, partition, offset, timestamp, key, trace, value, at in rows
     ]  # fmt: skip
 
 
@@ -132,7 +136,8 @@ def unframed(batch: RecordBatch, names: Sequence[str]) -> tuple[RecordBatch, Ori
         joined = b"".join([numbers[i] for i in whole])
         carried[whole] = np.frombuffer(joined, dtype="<f8").reshape(len(whole), count)
     places = np.array([head[5:] for head in heads], dtype=np.int64).reshape(len(heads), 3)
-    origin = Origin(places[:, 0], places[:, 1], places[:, 2], batch.timestamps, carried, values)
+    past = np.array([head[0] == _PAST for head in heads], dtype=np.bool_)
+    origin = Origin(places[:, 0], places[:, 1], places[:, 2], batch.timestamps, carried, past, values)
     inner = replace(
         batch, keys=keys, values=list(values), timestamps=origin.timestamps, headers=headers if any(headers) else None
     )
@@ -149,7 +154,14 @@ def beginning(batch: RecordBatch) -> tuple[RecordBatch, Origin, list[DeadLetter]
     n = len(batch)
     partitions = np.full(n, batch.partition, dtype=np.int64)
     values = [value or b"" for value in batch.values]
-    return batch, Origin(partitions, batch.offsets, batch.timestamps, batch.timestamps, np.empty((n, 0)), values), dead
+    nothing, past = np.empty((n, 0)), np.zeros(n, dtype=np.bool_)
+    origin = Origin(partitions, batch.offsets, batch.timestamps, batch.timestamps, nothing, past, values)
+    return batch, origin, dead
+
+
+def is_past(value: bytes) -> bool:
+    """Whether a value of a group's topic is an event of before the group began."""
+    return value[:1] == bytes([_PAST])
 
 
 def with_origin(decoded: Decoded, batch: RecordBatch, origin: Origin, dead: Sequence[DeadLetter]) -> Decoded:
@@ -169,7 +181,8 @@ def with_origin(decoded: Decoded, batch: RecordBatch, origin: Origin, dead: Sequ
 
 def _whole(batch: RecordBatch) -> tuple[list[bytes], list[DeadLetter]]:
     """The values; of what was not sent by a worker an empty event, and a dead letter."""
-    good = [value is not None and len(value) >= _HEAD.size and value[0] == _VERSION for value in batch.values]
+    known = _VERSION, _PAST
+    good = [value is not None and len(value) >= _HEAD.size and value[0] in known for value in batch.values]
     values = [value if fine else _NOTHING for value, fine in zip(batch.values, good, strict=True)]
     dead = [] if all(good) else [_letter(batch, i) for i, fine in enumerate(good) if not fine]
     return values, dead  # type: ignore[return-value]

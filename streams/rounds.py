@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.round import Round, Segment, StreamColumns
-from streams.batches import Headers
+from streams.batches import Headers, changes
 from streams.decoded import DeadLetter, Decoded
 from streams.hop import Origin
 from streams.lane import Take
@@ -101,11 +102,21 @@ def _place(take: Take, base: int, parts: list[list[_Part]]) -> int:
             base += len(piece)
     for stream, pieces in enumerate(take.pieces):
         start = 0
-        for piece in pieces:
-            places = take.places[stream][start : start + len(piece)]
-            parts[stream].append(_Part(piece, base + places, scored=stream == 0))
-            start += len(piece)
+        for whole in pieces:
+            for piece, past in _by_past(whole):
+                places = take.places[stream][start : start + len(piece)]
+                parts[stream].append(_Part(piece, base + places, scored=stream == 0 and not past))
+                start += len(piece)
     return base + sum(map(len, take.places))
+
+
+def _by_past(piece: Decoded) -> list[tuple[Decoded, bool]]:
+    """A piece as it is, or cut where events of before a group began meet others; and whether they are such."""
+    if piece.origin is None or not piece.origin.past.any():
+        return [(piece, False)]
+    past = piece.origin.past
+    cuts = itertools.pairwise([0, *changes(past), len(piece)])
+    return [(piece.cut(start, stop), bool(past[start])) for start, stop in cuts]
 
 
 def _columns(stream: int, parts: list[_Part], streams: int) -> StreamColumns:

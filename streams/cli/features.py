@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli import offline
+from streams.cli import filling, offline
 from streams.cli.output import JsonOption, PipelineArgument, emit, progress, start, table
 from streams.errors import UsageError, WeirError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("backfill")(offline.backfill)
 app.command("diff")(offline.diff)
+app.command("fill")(filling.fill)
 
 
 @app.command("list")

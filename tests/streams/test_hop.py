@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.batches import RecordBatch
-from streams.hop import MAX_EVENT_BYTES, Origin, beginning, framed, unframed
+from streams.hop import MAX_EVENT_BYTES, Origin, beginning, framed, is_past, unframed
 
 NAMES = ("a", "b")
 rows = st.tuples(
@@ -23,7 +23,8 @@ rows = st.tuples(
 
 def origin_of(found: list[tuple]) -> Origin:
     columns = [np.array([row[place] for row in found], dtype=np.int64) for place in (0, 1, 2)]
-    return Origin(*columns, columns[2], np.empty((len(found), 0)), [row[5] for row in found])
+    past = np.array([row[1] % 2 == 1 for row in found], dtype=np.bool_)
+    return Origin(*columns, columns[2], np.empty((len(found), 0)), past, [row[5] for row in found])
 
 
 def batch_of(values: list[bytes | None]) -> RecordBatch:
@@ -48,6 +49,7 @@ def test_an_event_comes_out_with_its_place_key_trace_and_aggregates_bit_for_bit(
     assert batch.timestamps.tolist() == [row[2] for row in found]
     assert origin.sent.tolist() == [100 + i for i in range(len(found))]
     assert origin.carried.tobytes() == carried.tobytes()
+    assert origin.past.tolist() == list(map(is_past, values)) == [row[1] % 2 == 1 for row in found]
     traces = [dict(row or ()).get("traceparent") for row in batch.headers or [None] * len(found)]
     assert traces == [row[4] for row in found]
 
@@ -64,9 +66,9 @@ def test_aggregates_of_another_declaration_are_missing_and_the_event_is_whole(fo
 
 
 def test_what_no_worker_sent_is_a_dead_letter_and_its_neighbours_are_not() -> None:
-    origin = Origin(*[np.array([1, 2])] * 4, np.empty((2, 0)), [b"{}", b"[]"])
+    origin = Origin(*[np.array([1, 2])] * 4, np.empty((2, 0)), np.array([False, True]), [b"{}", b"[]"])
     one, two = framed(origin, [b"k", None], None, np.empty((2, 0)), ())
-    batch, found, dead = unframed(batch_of([one, b"{}", None, two, b"", b"\x02" + two[1:]]), ())
+    batch, found, dead = unframed(batch_of([one, b"{}", None, two, b"", b"\x03" + two[1:]]), ())
     assert [letter.offset for letter in dead] == [1, 2, 4, 5]
     assert {letter.code for letter in dead} == {"malformed"}
     assert [found.values[i] for i in (0, 3)] == [b"{}", b"[]"]
@@ -85,10 +87,12 @@ def test_an_event_too_long_to_go_on_is_dead_before_it_is_added_to_anything() -> 
 
 def test_origins_are_cut_and_joined_as_their_records_are() -> None:
     carried = np.arange(10.0).reshape(5, 2)
-    whole = Origin(*[np.arange(5) + n for n in (0, 10, 20, 30)], carried, [b"%d" % i for i in range(5)])
+    columns, values = [np.arange(5) + n for n in (0, 10, 20, 30)], [b"%d" % i for i in range(5)]
+    whole = Origin(*columns, carried, np.arange(5) == 2, values)
     again = Origin.joined([whole.cut(0, 2), whole.cut(2, 5)])
     assert again.values == whole.values
     assert np.array_equal(again.carried, carried)
+    assert again.past.tolist() == [False, False, True, False, False]
     some = whole.at(np.array([3, 1]))
     assert some.values == [b"3", b"1"]
     assert some.offsets.tolist() == [13, 11]

@@ -17,8 +17,8 @@ T0 = 1_700_000_000_000
 
 def batch(offsets: list[int], times: list[int], sent: list[int]) -> Decoded:
     n = len(offsets)
-    zeros = np.zeros(n, dtype=np.int64)
-    origin = Origin(zeros, zeros, np.array(times), np.array(sent), np.empty((n, 0)), [b""] * n)
+    zeros, nothing, past = np.zeros(n, dtype=np.int64), np.empty((n, 0)), np.zeros(n, dtype=np.bool_)
+    origin = Origin(zeros, zeros, np.array(times), np.array(sent), nothing, past, [b""] * n)
     return Decoded(
         stream=0,
         partition=0,

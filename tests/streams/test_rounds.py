@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.round import Segment, StreamColumns
+from streams.hop import Origin
 from streams.lane import Lane, Position, Take
 from streams.rounds import Work, assemble
 from tests.streams.records import decoded
@@ -70,6 +71,20 @@ def test_replayed_events_come_first_and_are_not_scored() -> None:
     assert sorted([*lead.order.tolist(), *other.order.tolist()]) == list(range(5))
     assert lead.order.tolist()[2] == 3
     assert other.order.tolist()[1] == 4
+
+
+def test_events_of_before_a_group_began_count_and_have_no_rows() -> None:
+    take = take_of(3, [[5, 6, 7, 8, 9]])
+    (piece,) = take.pieces[0]
+    where, nothing = np.arange(5), np.empty((5, 0))
+    piece.origin = Origin(where + 1, where + 10, where, where, nothing, np.array([1, 1, 0, 1, 0], bool), [b""] * 5)
+    work = assemble([take], 1)
+    (lead,) = work.columns
+    assert lead.scored is not None
+    assert lead.scored.tolist() == [False, False, True, False, True]
+    assert (lead.times.tolist(), lead.segments) == ([5, 6, 7, 8, 9], (Segment(3, 0, 5),))
+    assert (work.rows.times.tolist(), work.rows.offsets.tolist()) == ([7, 9], [12, 14])
+    assert (work.records, work.replays) == (5, False)
 
 
 def test_a_round_of_other_streams_has_no_rows() -> None:

@@ -1,0 +1,76 @@
+"""Events of several partitions come back in the order of event time, however they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.by_time import ByTime, Events
+from streams.hop import Origin
+
+
+def events(partition: int, times: list[int], first: int) -> Events:
+    """With their partition and offset for text and key."""
+    n = len(times)
+    offsets = np.arange(first, first + n)
+    places = np.full(n, partition), offsets, offsets, offsets
+    values = [b"%d-%d" % (partition, offset) for offset in offsets.tolist()]
+    origin = Origin(*places, np.empty((n, 0)), np.ones(n, dtype=np.bool_), values)
+    return Events([v.decode() for v in values], list(values), np.array(times, dtype=np.int64), origin)
+
+
+def in_order(of: dict[int, list[int]]) -> list[str]:
+    """A late event counts as of the newest before it."""
+    found = []
+    for partition, times in of.items():
+        found += [(max(times[: i + 1]), partition, i) for i in range(len(times))]
+    return [f"{partition}-{i}" for _, partition, i in sorted(found)]
+
+
+@given(
+    st.dictionaries(st.integers(0, 3), st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_the_pieces_in_which_they_come_the_order_is_that_of_time(of: dict[int, list[int]], draw) -> None:
+    order, left, done, taken = ByTime(dict.fromkeys(of, 0)), dict(of), dict.fromkeys(of, 0), list[str]()
+    while left:
+        partition = draw.choice(sorted(left))
+        piece = left[partition][: draw.randint(0, 4)]
+        left[partition] = left[partition][len(piece) :]
+        order.add(partition, events(partition, piece, done[partition]), done[partition] + len(piece))
+        done[partition] += len(piece)
+        if not left[partition]:
+            del left[partition]
+            order.end(partition, done[partition] + 5)
+        if (found := order.take()) is not None:
+            taken += found.texts
+            assert [key.decode() for key in found.keys if key] == found.texts
+            assert [value.decode() for value in found.origin.values] == found.texts
+        so_far = {p: sum(text.startswith(f"{p}-") for text in taken) for p in of}
+        for p, offset in order.reached.items():
+            assert offset == (so_far[p] if p in order.open or so_far[p] < len(of[p]) else len(of[p]) + 5)
+    assert taken == in_order(of)
+    assert not order.open
+
+
+def test_what_others_may_still_come_before_waits_and_who_is_ahead_of_them_may_rest() -> None:
+    order = ByTime({0: 0, 1: 7})
+    order.add(0, events(0, [5, 9, 9], 0), 4)
+    assert order.take() is None
+    assert (order.ahead(2), order.ahead(3)) == ({0}, set())
+    order.add(1, events(1, [6, 6, 6], 7), 10)
+    assert order.ahead(1) == {0}  # the other one waits for its own next
+    found = order.take()
+    assert found is not None
+    assert found.texts == ["0-0"]
+    assert order.reached == {0: 1, 1: 7}
+    order.end(1, 12)
+    found = order.take()
+    assert found is not None
+    assert found.texts == ["1-7", "1-8", "1-9"]  # one more of time 9 may come
+    order.end(0, 4)
+    found = order.take()
+    assert found is not None
+    assert found.texts == ["0-1", "0-2"]
+    assert order.reached == {0: 4, 1: 12}
