@@ -100,6 +100,8 @@ def _unpacked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors int64 [n, S] and states int64 [1 + n, W], the first one of zeros; the template where there is no row."""
     n, (at, size) = len(values), _mask(streams, len(template))
+    if len(keys) != n:  # compiled code would read beyond the shorter one
+        raise ValueError(f"{n} rows for {len(keys)} keys")
     vectors = np.zeros((n, streams), dtype=np.int64)
     rows = np.empty((1 + n, len(template)), dtype=np.int64)
     rows[0], rows[1:] = 0, template

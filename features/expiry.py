@@ -103,7 +103,7 @@ def newest_ms(newest: Newest, rows: np.ndarray) -> np.ndarray:
 def _found(newest: Newest, rows: np.ndarray) -> np.ndarray:
     """int64 [n, m]: what the rows hold there; UNSEEN where a trail has fewer events."""
     if not newest.nths.any():
-        return rows[:, newest.slots]
+        return rows.take(newest.slots, axis=1)
     seen = np.where(newest.nths, rows[:, newest.seen], 0)
     found = np.take_along_axis(rows, newest.slots + (seen - newest.nths) % newest.sizes, axis=1)
     return np.where(seen < newest.nths, UNSEEN, found)

@@ -122,8 +122,9 @@ def asked_of(
     float32, is missing; for what is missing or expired, and no number, stands `missing`.
     """
     upper, lower, ratios = plan.upper, plan.lower, plan.ratios
-    asked, code = values[:, upper], codes[:, upper]
+    asked, code, age = (of_each.take(upper, axis=1) for of_each in (values, codes, newest))
     if len(ratios):
+        age = np.minimum(age, newest[:, lower])
         asked[:, ratios] = ratio_of(values[:, upper[ratios]], values[:, lower[ratios]])
         other = codes[:, lower[ratios]]
         code[:, ratios] = np.where((code[:, ratios] == PRESENT) | (other == REBUILDING), other, code[:, ratios])
@@ -131,7 +132,7 @@ def asked_of(
     code[nothing & (code == PRESENT)] = MISSING
     asked[nothing & (code != REBUILDING)] = missing
     asked[nothing & (code == REBUILDING)] = np.nan
-    return asked, code, np.minimum(newest[:, upper], newest[:, lower])
+    return asked, code, age
 
 
 def _fields(feature: Aggregate | Ratio) -> tuple[str, ...]:

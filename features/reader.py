@@ -76,7 +76,7 @@ class StateReader:
         """What is read, one an entity."""
         self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
         for kind in self.kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
-            values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
+            values_at(kind, self._state(kind, [], [])[1:], np.empty(0, dtype=np.int64), len(spec.aggregates))
 
     @property
     def features(self) -> list[str]:
@@ -199,25 +199,28 @@ class StateReader:
         return text
 
     def _sought(self, plan: ReadPlan, texts: Mapping[str, list[str]], n: int, ask_all: bool) -> _Sought:
-        keys = texts.get(self._key)
+        keys = None if ask_all else texts.get(self._key)
         every = range(self._partitions)
-        if ask_all or keys is None:
-            partitions: Sequence[Sequence[int]] = [every] * n
-        else:
-            partitions = [(self._partition(key),) if key else every for key in keys]
-        if (rows := len(plan.groups) * sum(map(len, partitions))) > MOST_ROWS:
+        asked_of_all = n if keys is None else keys.count("")  # an empty key lies anywhere
+        rows = len(plan.groups) * (n - asked_of_all + asked_of_all * len(every))
+        if rows > MOST_ROWS:
             raise ReadError(
                 "entities", f"{rows:,} rows would be looked for, in all partitions; ask for at most {MOST_ROWS:,}"
             )
-        wanted: dict[int, list[RowKey]] = {}
-        asked: dict[int, list[tuple[int, int]]] = {}
+        if keys is not None and not asked_of_all:
+            where = list(zip(map(self._partition, keys), range(n), strict=True))
+        else:
+            some = [(self._partition(key),) if key else every for key in keys or [""] * n]
+            where = [(partition, owner) for owner, mine in enumerate(some) for partition in mine]
+        wanted: dict[int, list[RowKey]] = {partition: [] for partition, _ in where}
+        asked: dict[int, list[tuple[int, int]]] = {partition: [] for partition in wanted}
         names: list[list[str]] = []
         for place, group in enumerate(plan.groups):
-            names.append(cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields])))
-            for owner, (name, some) in enumerate(zip(names[place], partitions, strict=True)):
-                for partition in some:
-                    wanted.setdefault(partition, []).append(RowKey(group.kind.number, name))
-                    asked.setdefault(partition, []).append((place, owner))
+            mine = cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields]))
+            for partition, owner in where:
+                wanted[partition].append(RowKey(group.kind.number, mine[owner]))
+                asked[partition].append((place, owner))
+            names.append(mine)
         return _Sought(wanted, asked, names)
 
     def _partition(self, key: str) -> int:
@@ -257,9 +260,10 @@ class StateReader:
         """By group, the entities that may have a row which is not there yet."""
         for partition, (meta, packed) in found.items():
             lacking, until = self._rebuilt(plan, meta)
+            written_ms = 0 if meta is None else meta.written_ms
             for (place, owner), value in zip(sought.asked[partition], packed, strict=True):
-                if meta is not None and meta.written_ms > written[owner]:
-                    written[owner] = meta.written_ms
+                if written_ms > written[owner]:
+                    written[owner] = written_ms
                 if value is None:
                     if lacking[place]:
                         unknown[place].add(owner)
@@ -272,9 +276,9 @@ class StateReader:
                     rows[place][owner] = self._newer(plan.groups[place], key, before, value)
         times = np.full(n, at_ms, dtype=np.int64)
         for place, group in enumerate(plan.groups):
-            state = self._state(group, rows[place], sought.names[place])
+            state = self._state(group.kind, rows[place], sought.names[place])
             ints = state.view(np.int64)[1:]
-            mine = values_of(group.kind, state, times, len(self._spec.aggregates))[:, group.columns]
+            mine = values_of(group.kind, state, times, len(self._spec.aggregates)).take(group.columns, axis=1)
             code = states(group.expiry, ints, mine, at_ms)
             if rebuilding := [owner for owner in unknown[place] if rows[place][owner] is None]:
                 code[rebuilding], mine[rebuilding] = REBUILDING, np.nan
@@ -296,18 +300,16 @@ class StateReader:
         lacking = [n in unknown or (begun and meta.rebuilding) for n, begun in zip(numbers, new, strict=True)]
         return lacking, [meta.until if begun else () for begun in new]
 
-    def _state(self, group: Group, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
+    def _state(self, kind: Kind, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
         """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
         try:
-            return codec.unpack_states(
-                rows, names, streams=len(self._spec.streams), template=group.kind.template
-            )
+            return codec.unpack_states(rows, names, streams=len(self._spec.streams), template=kind.template)
         except codec.CodecError as error:
             raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error
 
     def _newer(self, group: Group, name: str, one: bytes, other: bytes) -> bytes:
         """Of two rows of one entity, the one with the newest event."""
-        state = self._state(group, [one, other], [name, name])
+        state = self._state(group.kind, [one, other], [name, name])
         times = newest_ms(group.newest, state.view(np.int64)[1:])
         return other if times[1] >= times[0] else one
 

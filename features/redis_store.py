@@ -77,6 +77,7 @@ class RedisStore:
         self._attempts = itertools.count(1)
         self._unanswered: dict[int, Vector] = {}
         """By partition, the vector of the last write, while its answer has not been seen."""
+        self._heads: dict[tuple[int, int], bytes] = {}
         self._ready = False
         self._packing = asyncio.Lock()
         self._redis = RedisClient(url, connect_timeout_s=connect_timeout_s, command_timeout_s=command_timeout_s)
@@ -182,9 +183,15 @@ class RedisStore:
         return f"weir:{{{self._pipeline}:{partition}}}:meta".encode()
 
     def _row_keys(self, partition: int, keys: Sequence[RowKey]) -> list[bytes]:
-        head = f"weir:{{{self._pipeline}:{partition}}}:row:"
-        heads = {group: f"{head}{group:x}:".encode() for group in set(map(_GROUP, keys))}
+        heads = {group: self._head(partition, group) for group in set(map(_GROUP, keys))}
         return [heads[group] + key.encode("utf-8", "surrogatepass") for group, key in keys]
+
+    def _head(self, partition: int, group: int) -> bytes:
+        """What the keys of a group's rows begin with."""
+        head = self._heads.get((partition, group))
+        if head is None:
+            head = self._heads[partition, group] = f"weir:{{{self._pipeline}:{partition}}}:row:{group:x}:".encode()
+        return head
 
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         (found,) = await self._functions(name, [(keys, args)])

@@ -55,6 +55,7 @@ class ByTime:
         """Partitions of which more may come."""
         self._next = dict(starts)
         self._newest = dict.fromkeys(starts, _NEVER)
+        self._bytes = dict.fromkeys(starts, 0)
         self._waiting: dict[int, list[tuple[Events, np.ndarray]]] = {p: [] for p in sorted(starts)}
 
     def add(self, partition: int, events: Events, next_offset: int) -> None:
@@ -63,6 +64,7 @@ class ByTime:
         if len(events):
             as_of = np.maximum(np.maximum.accumulate(events.times), self._newest[partition])
             self._newest[partition] = int(as_of[-1])
+            self._bytes[partition] += sum(map(len, events.origin.values))
             self._waiting[partition].append((events, as_of))
 
     def end(self, partition: int, next_offset: int) -> None:
@@ -70,10 +72,15 @@ class ByTime:
         self.open.discard(partition)
         self._next[partition] = next_offset
 
-    def ahead(self, most: int) -> set[int]:
-        """The open partitions of which more than `most` events wait, and not for what comes of themselves."""
+    def ahead(self, most_bytes: int) -> set[int]:
+        """The open partitions of which more than that waits, and not for what comes of themselves."""
         least = min((self._newest[partition] for partition in self.open), default=_EVER)
-        return {p for p in self.open if self._newest[p] > least and sum(len(e) for e, _ in self._waiting[p]) > most}
+        return {p for p in self.open if self._newest[p] > least and self._bytes[p] > most_bytes}
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more comes, and nothing waits."""
+        return not self.open and not any(self._waiting.values())
 
     @property
     def reached(self) -> dict[int, int]:
@@ -83,22 +90,44 @@ class ByTime:
             for partition, waiting in self._waiting.items()
         }
 
-    def take(self) -> Events | None:
-        """The events before which no other can come any more; None if there are none."""
-        until = min((self._newest[partition] for partition in self.open), default=_EVER)
-        parts: list[Events] = []
-        as_of: list[np.ndarray] = []
-        for waiting in self._waiting.values():
-            while waiting:
-                events, times = waiting[0]
-                stop = int(np.searchsorted(times, until))
-                if stop:
-                    parts.append(events.cut(0, stop))
-                    as_of.append(times[:stop])
-                if stop < len(events):
-                    waiting[0] = events.cut(stop, len(events)), times[stop:]
-                    break
-                waiting.pop(0)
-        if not parts:
+    def take(self, most: int, most_bytes: int) -> Events | None:
+        """The first events before which no other can come any more, as many as that, or one; None if there are none."""
+        found, counts = self._first(most)
+        if found is None:
             return None
-        return Events.in_order(parts, np.argsort(np.concatenate(as_of), kind="stable"))
+        sizes = np.cumsum(list(map(len, found.origin.values)))
+        if (fitting := max(1, int(np.searchsorted(sizes, most_bytes, side="right")))) < len(found):
+            found, counts = self._first(fitting)
+        for partition, count in counts.items():
+            self._drop(partition, count)
+        return found
+
+    def _first(self, most: int) -> tuple[Events | None, dict[int, int]]:
+        """What `take` gives, and of how many events of each partition that is."""
+        until = min((self._newest[partition] for partition in self.open), default=_EVER)
+        parts: list[tuple[int, Events, np.ndarray]] = []
+        for partition, waiting in self._waiting.items():
+            for events, times in waiting:
+                stop = min(most, int(np.searchsorted(times, until)))
+                if stop:
+                    parts.append((partition, events.cut(0, stop), times[:stop]))
+                if stop < len(events):
+                    break
+        if not parts:
+            return None, {}
+        order = np.argsort(np.concatenate([times for *_, times in parts]), kind="stable")[:most]
+        of_part = np.repeat([partition for partition, *_ in parts], [len(times) for *_, times in parts])
+        partitions, counts = np.unique(of_part[order], return_counts=True)
+        found = Events.in_order([events for _, events, _ in parts], order)
+        return found, dict(zip(partitions.tolist(), counts.tolist(), strict=True))
+
+    def _drop(self, partition: int, count: int) -> None:
+        """The first events of a partition have been taken."""
+        waiting = self._waiting[partition]
+        while count:
+            events, times = waiting.pop(0)
+            gone = min(count, len(events))
+            count -= gone
+            self._bytes[partition] -= sum(map(len, events.origin.values[:gone]))
+            if gone < len(events):
+                waiting.insert(0, (events.cut(gone, len(events)), times[gone:]))

@@ -11,6 +11,7 @@ rest when they have been stopped.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -58,8 +59,9 @@ log = structlog.get_logger(__name__)
 TRANSACTION_RECORDS, TRANSACTION_S = 20_000, 2.0
 """A transaction ends with so many records, or after so long."""
 
-_MOST_WAITING = 200_000
-"""Records that wait for those of other partitions; a partition that is further ahead rests."""
+_TRANSACTION_BYTES = 32 * 1024 * 1024
+_MOST_WAITING_BYTES = 128 * 1024 * 1024
+"""Of events that wait for those of other partitions; a partition that is further ahead rests."""
 
 _POLL = 5_000
 _SILENT_S = 60.0
@@ -112,7 +114,7 @@ class _Filling:
 
     def __init__(self, pipeline: Pipeline, part: Part, settings: Settings, config: Config) -> None:
         assert part.group is not None
-        self._pipeline, self._settings, self._config = pipeline, settings, config
+        self._pipeline, self._part, self._settings, self._config = pipeline, part, settings, config
         self._entity = part.group.entity
         self._source, self._topic = pipeline.lead.topic, part.pipeline.lead.topic
         self._name = f"{self._topic}-fill"
@@ -160,17 +162,34 @@ class _Filling:
         return partitions
 
     def _begun(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
-        """Whether the group's topic holds anything. Raises UsageError where workers have sent some of it."""
+        """Whether past events have been sent before. Raises UsageError where workers have sent some events."""
         bounds = [consumer.get_watermark_offsets(TopicPartition(self._topic, p), timeout=REQUEST_S) for p in partitions]
-        for partition, (low, high) in enumerate(bounds):
-            last = self._last_of(consumer, partition, low, high)
-            if last is not None and not is_past(last):
-                raise UsageError(
-                    f"workers have sent events to {self._topic} already: what was before them would come after them. "
-                    f"A group is filled before workers run that know it. To begin it anew, stop all workers of "
-                    f"{self._pipeline.name}, delete that topic, fill it, and start them"
-                )
-        return any(high > low for low, high in bounds)
+        ends = [self._last_of(consumer, partition, *bounds[partition]) for partition in partitions]
+        if any(last is not None and not is_past(last) for last in ends):
+            raise UsageError(
+                f"workers have sent events to {self._topic} already: what was before them would come after them. A "
+                f"group is filled before workers run that know it. {self._anew}"
+            )
+        begun = any(last is not None for last in ends)
+        workers = worker_group(self._part.pipeline)
+        if not begun and any(offset > 0 for offset in self._committed_of(workers, partitions)):
+            raise UsageError(f"what {self._topic} held is in the group already, and gone from it. {self._anew}")
+        return begun
+
+    @property
+    def _anew(self) -> str:
+        return (
+            f"To begin it anew, stop all workers of {self._pipeline.name}, delete that topic, fill it, and start them"
+        )
+
+    def _committed_of(self, group: str, partitions: Iterable[int]) -> list[int]:
+        """The offsets of the group's topic that a consumer group has committed; below 0 where none is."""
+        consumer = Consumer(consumer_config(self._settings, self._config, group))
+        try:
+            asked = [TopicPartition(self._topic, p) for p in partitions]
+            return [place.offset for place in consumer.committed(asked, timeout=REQUEST_S)]
+        finally:
+            consumer.close()
 
     def _last_of(self, consumer: Consumer, partition: int, low: int, high: int) -> bytes | None:
         """The last record of a partition of the group's topic; None if there is none."""
@@ -200,10 +219,13 @@ class _Filling:
         return min(max(oldest, since), committed.next_offset) if since >= 0 else committed.next_offset
 
     def _gone_on(self, consumer: Consumer, committed: Mapping[int, Position]) -> dict[int, int]:
-        """Where earlier runs ended, by partition."""
-        asked = [TopicPartition(self._source, p) for p in committed]
-        found = {place.partition: place.offset for place in consumer.committed(asked, timeout=REQUEST_S)}
-        return {p: min(offset, committed[p].next_offset) for p, offset in found.items() if offset >= 0}
+        """Where the run before ended, by partition. Raises UsageError where that is not known any more."""
+        found = consumer.committed([TopicPartition(self._source, p) for p in committed], timeout=REQUEST_S)
+        if error := next((place.error for place in found if place.error is not None), None):
+            raise KafkaException(error)
+        if any(place.offset < 0 for place in found):
+            raise UsageError(f"how far {self._topic} was filled is not known any more. {self._anew}")
+        return {place.partition: min(place.offset, committed[place.partition].next_offset) for place in found}
 
     async def _send(
         self,
@@ -219,23 +241,26 @@ class _Filling:
                 order.end(partition, starts[partition])
         consumer.assign([TopicPartition(self._source, p, starts[p]) for p in order.open])
         resting: set[int] = set()
-        since, sent = time.monotonic(), 0
+        since, sent, sent_bytes = time.monotonic(), 0, 0
         while True:
+            await asyncio.sleep(0)  # nothing else lets an interrupt in
             if order.open:
                 await self._read(consumer, order, ends)
                 resting = _rest(consumer, self._source, order, resting)
-            if (events := order.take()) is not None:
+            if (events := order.take(TRANSACTION_RECORDS - sent, _TRANSACTION_BYTES - sent_bytes)) is not None:
                 outputs.forward(self._topic, *self._framed(events))
                 sent += len(events)
-            if not order.open or sent >= TRANSACTION_RECORDS or (sent and time.monotonic() - since > TRANSACTION_S):
+                sent_bytes += sum(map(len, events.origin.values))
+            full = sent >= TRANSACTION_RECORDS or sent_bytes >= _TRANSACTION_BYTES
+            if order.done or full or (sent and time.monotonic() - since > TRANSACTION_S):
                 reached = order.reached
                 places = [TopicPartition(self._source, p, offset) for p, offset in reached.items()]
                 outputs.commit(places, consumer.consumer_group_metadata())
                 self._filled.sent += sent
                 self._filled.reached = reached
-                since, sent = time.monotonic(), 0
+                since, sent, sent_bytes = time.monotonic(), 0, 0
                 say(sum(reached.values()) - sum(starts.values()), wanted)
-                if not order.open:
+                if order.done:
                     return
 
     async def _read(self, consumer: Consumer, order: ByTime, ends: Mapping[int, int]) -> None:
@@ -299,7 +324,7 @@ async def _committed(offsets: Offsets, partition: int) -> Position:
 
 def _rest(consumer: Consumer, topic: str, order: ByTime, resting: set[int]) -> set[int]:
     """Lets the partitions rest that are far ahead of others; returns those that do."""
-    ahead = order.ahead(_MOST_WAITING // max(1, len(order.open)))
+    ahead = order.ahead(_MOST_WAITING_BYTES // max(1, len(order.open)))
     if stopped := ahead - resting:
         consumer.pause([TopicPartition(topic, p) for p in stopped])
     if going := (resting - ahead) & order.open:

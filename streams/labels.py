@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -12,6 +12,7 @@ import structlog
 
 from monitors.join import Label
 from streams.pipeline import Labels
+from streams.schemas.codec import Codec
 
 log = structlog.get_logger(__name__)
 
@@ -23,16 +24,25 @@ class LabelReader:
     """Decodes label events; what is not one is counted.
 
     A batch is tried whole; only when that fails is each record tried alone.
+
+    codec: of the Schema Registry's wire format; None = plain JSON.
     """
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: Labels, codec: Codec | None = None) -> None:
         self.topic = labels.topic
-        self._labels = labels
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(labels.event).decode
+        self._labels, self._codec = labels, codec
+        self._decode: Callable[[bytes], Any] = (
+            msgspec.json.Decoder(labels.event).decode if codec is None else codec.event
+        )
         self._id = attrgetter(labels.id)
         self._time = attrgetter(labels.time) if labels.time else None
         self._numbers = [(f.name, attrgetter(f.name)) for f in labels.stream.fields if f.kind == "number"]
         self._texts = [(f.name, attrgetter(f.name)) for f in labels.stream.fields if f.kind == "string"]
+
+    def learn(self, values: Iterable[bytes | None]) -> None:
+        """Has the schemas that `values` need. Blocks. Raises RegistryAway: without them a label is no bad record."""
+        if self._codec is not None and (headers := self._codec.unseen(values)):
+            self._codec.learn(headers)
 
     def read(self, messages: list[Any]) -> tuple[list[Label], int]:
         """The label of each usable record, and how many were not usable."""

@@ -27,6 +27,7 @@ from streams.batches import WATERMARK_HEADER
 from streams.clocks import Clock
 from streams.labels import LabelReader
 from streams.pipeline import Pipeline
+from streams.schemas.codec import Codec
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,7 @@ class LoopState:
     partitions: of each topic that is read. waits: whether events of a partition still wait for their predictions.
     source_id: the id that the scored topic has now, empty where it is not known. One that was deleted and made again
     has another, and counts its offsets anew: then an offset that comes again is no duplicate.
+    codec: of the labels; None = plain JSON.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LoopState:
         partitions: dict[str, int],
         waits: Callable[[int], bool] = lambda _: False,
         source_id: Callable[[], str] = lambda: "",
+        codec: Codec | None = None,
     ) -> None:
         self._source_id = source_id
         self._sources: dict[int, str] = {}
@@ -88,7 +91,7 @@ class LoopState:
         self._predictions_topic = pipeline.topics.predictions
         self._labels_topic = pipeline.labels.topic if pipeline.labels else None
         self._decode = prediction_decoder(kinds)
-        self._reader = LabelReader(pipeline.labels) if pipeline.labels else None
+        self._reader = LabelReader(pipeline.labels, codec) if pipeline.labels else None
         self.join = LabelJoin(pipeline.labels.within_ms if pipeline.labels else WITHIN_MS)
         self.archive = archive
         self.blocks = BlockBuilder(
@@ -125,9 +128,13 @@ class LoopState:
         return taken, self._let_go(self.join.predictions(new))
 
     def take_labels(self, messages: Sequence[Any]) -> tuple[int, list[Joined]]:
-        """Records of the labels topic. Returns how many were not labels, and the pairs that they made."""
+        """Records of the labels topic. Returns how many were not labels, and the pairs that they made.
+
+        Raises RegistryAway, with nothing changed.
+        """
         assert self._reader is not None
         assert self._labels_topic is not None
+        self._reader.learn(message.value() for message in messages)
         clock = self.clocks[self._labels_topic]
         for message in messages:
             if message.value() is None and (mark := _watermark(message)) is not None:

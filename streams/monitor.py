@@ -37,6 +37,8 @@ from streams.loop_state import LoopState
 from streams.loop_tracing import Headers, LoopTraces
 from streams.monitor_metrics import MonitorMetrics
 from streams.pipeline import Pipeline
+from streams.schemas.declared import declared_codec
+from streams.schemas.registry import RegistryAway
 from streams.settings import Settings
 from streams.source_lag import SourceLag
 from streams.take_up import read_topics, take_up
@@ -108,7 +110,11 @@ class Monitor:
         self._on_predictions, self._on_joined, self._on_outcome = on_predictions, on_joined, on_outcome
         self._embedded = settings.embedded_broker
         self._commit_s, self._persist_s = (commit_ms or settings.commit_interval) / 1000, persist_s
-        within_ms = pipeline.labels.within_ms if pipeline.labels else _DAY_MS
+        labels = pipeline.labels
+        within_ms = labels.within_ms if labels else _DAY_MS
+        self._codec = None
+        if labels is not None:
+            self._codec = declared_codec(f"labels {labels.topic}", labels.codec, labels.event, settings, metrics)
         self._store = JoinStore(redis_url, pipeline.name, ttl_ms=within_ms + 30 * _DAY_MS)
         self._folder = folder
         self._archive: Archive
@@ -139,6 +145,8 @@ class Monitor:
         self._counts: dict[str, int] = {}
         self._again = False
         self._needless: list[int] = []
+        self._labels: list[Any] = []
+        """Records of labels that have been read, and not worked off: their schemas cannot be had."""
         self._closed = self._connected = False
         self.held = ""
         """Why nothing is read, in words; empty if something is."""
@@ -160,7 +168,8 @@ class Monitor:
     def connect(self) -> bool:
         """Takes up all partitions from where the group stands; False while a topic does not exist yet.
 
-        Raises JoinStoreAway where Redis does not answer, BrokerUnavailable where Kafka does not.
+        Raises JoinStoreAway where Redis does not answer, BrokerUnavailable where Kafka does not, RegistryAway where the
+        Schema Registry does not.
         """
         counts = self._partition_counts()
         if not all(counts.values()):
@@ -177,7 +186,7 @@ class Monitor:
         """Reads what is there, waiting at most `timeout_s` for it. Returns how many records it was."""
         if self._again:
             self._begin_again()
-        if self._again or (self._pending is not None and not self._commit()):
+        if self._again or not self._take_labels() or (self._pending is not None and not self._commit()):
             time.sleep(HOLD_S)
             return 0
         predictions: list[Any] = []
@@ -206,17 +215,15 @@ class Monitor:
                 labels.append(message)
         if predictions:
             self._take_predictions(predictions)
-        if labels:
-            bad, joined = self._state.take_labels(labels)
-            self._shown.labels(bad, joined)
-            self._on_joined(joined)
-        self._on_joined(self._state.expire())
-        self._keep_time()
+        self._labels = labels
+        if self._take_labels():
+            self._on_joined(self._state.expire())
+            self._keep_time()
         return len(predictions) + len(labels)
 
     def flush(self) -> None:
         """Archives and commits what has been read so far, if Redis and Kafka take it."""
-        if self._again:
+        if self._again or not self._take_labels():
             return
         if self._pending is None and any(self._next.values()):
             self._pending = self._prepare(archive=True)
@@ -240,7 +247,7 @@ class Monitor:
             self._tracer.shutdown()
 
     def _finish(self, finished: bool) -> None:
-        if self._pending is not None and not self._commit():
+        if not self._take_labels() or (self._pending is not None and not self._commit()):
             return
         if finished:
             self._on_joined(self._state.expire(finished=True))
@@ -258,6 +265,22 @@ class Monitor:
         self._shown.predictions(taken, joined)
         self._on_predictions(taken.new)
         self._on_joined(joined)
+
+    def _take_labels(self) -> bool:
+        """Works off the labels that have been read. False while their schemas cannot be had: nothing more is read, and
+        nothing committed, for a commit would pass them over.
+        """
+        if not self._labels:
+            return True
+        try:
+            bad, joined = self._state.take_labels(self._labels)
+        except RegistryAway as error:
+            self._hold(f"the schema registry does not answer: {error}")
+            return False
+        self._labels, self.held = [], ""
+        self._shown.labels(bad, joined)
+        self._on_joined(joined)
+        return True
 
     def _requested(self, message: Any) -> None:
         """A retrain event; one that was asked for by hand counts as one for the policy."""
@@ -399,7 +422,7 @@ class Monitor:
 
     def _begin_again(self) -> None:
         """From the last commit; where Kafka or Redis is away, the next poll tries it again."""
-        self._again, self._pending = True, None
+        self._again, self._pending, self._labels = True, None, []
         self._consumer.unassign()
         try:
             counts = self._partition_counts()
@@ -408,7 +431,7 @@ class Monitor:
                 return
             self._outputs.start()
             self._take_up(counts)
-        except (JoinStoreAway, BrokerUnavailable, CommitFailed) as error:
+        except (JoinStoreAway, BrokerUnavailable, CommitFailed, RegistryAway) as error:
             self._hold(str(error))
             return
         self._again, self.held = False, ""
@@ -423,6 +446,7 @@ class Monitor:
             counts,
             self._source_lag.waits,
             self._source_id,
+            self._codec,
         )
         self._state, self._archive, self._folds = taken.state, taken.state.archive, taken.folds
         self._incarnation, self._number, self._next = taken.incarnation, taken.number, taken.positions

@@ -17,6 +17,7 @@ from streams.http import HttpServer
 from streams.kafka import BrokerUnavailable, waiting_for
 from streams.monitor import Monitor, archive_folder
 from streams.pipeline import Pipeline
+from streams.schemas.registry import RegistryAway
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,9 @@ async def _try_to_connect(
     except JoinStoreAway as error:
         connected = False
         waiting["broker"] = f"waiting for the label join's state: {error}"
+    except RegistryAway as error:
+        connected = False
+        waiting["broker"] = f"waiting for the labels' schemas: {error}"
     if connected:
         waiting.clear()
         log.info("monitoring")

@@ -101,11 +101,11 @@ class ParitySample:
     ) -> None:
         followed = self._followed
         if followed is None:
-            if now_s >= self._next_s and not work.replays:
+            if now_s >= self._next_s and not work.catches_up:
                 self._take_up(work, lanes, guessed, now_s)
             return
         partition = followed.lane.partition
-        if lanes.get(partition) is not followed.lane or partition in guessed or work.replays:
+        if lanes.get(partition) is not followed.lane or partition in guessed or work.catches_up:
             self._let_go(now_s)  # taken over anew, or elsewhere: what was seen is not what the worker goes on from
             return
         mine, rows = _of_key(work.columns, self._key, followed.key, partition)

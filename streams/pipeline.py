@@ -34,7 +34,7 @@ from streams.declared_loop import Blocks, Retrain, Rollout, check_signals
 from streams.errors import DeclarationError
 from streams.event import Event, check_function, event_fields, integer_fields, unknown_field
 from streams.groups import Group, merged
-from streams.source import Source, check_topic
+from streams.source import CodecName, Source, check_codec, check_topic
 
 Features: TypeAlias = "Iterable[AnyDeclared | Features]"
 """Features in their order, in lists of any depth."""
@@ -69,6 +69,7 @@ class Labels:
     within: how long after the prediction's event time a label still counts.
     time: the field with the label's time in ms; None = the record's Kafka timestamp.
     key: the field that is the message key; None = not looked at.
+    codec: of the records' values, as a source's.
     """
 
     topic: str
@@ -79,9 +80,11 @@ class Labels:
     within: str = "7d"
     time: str | None = None
     key: str | None = None
+    codec: CodecName = "json"
 
     def __post_init__(self) -> None:
         check_topic(self.topic, "labels")
+        check_codec(self.codec, "labels")
         whole = integer_fields(self.event) if self.stream else frozenset()
         for what in ("id", "time", "key"):
             self._check_field(what, getattr(self, what))
@@ -177,7 +180,7 @@ class Pipeline:
         self.spec = _spec(name, self.sources, features, missing)
         self.rules: tuple[Condition, ...] = feature_conditions(rules, name, self.spec)
         if labels is not None:
-            _check_labels(labels, score)
+            _check_labels(labels, score, self.sources)
         self.drift = _watches(drift, self.spec)
         _check_loop(name, self)
 
@@ -357,7 +360,13 @@ def _check_entity(lead: Source, source: Source, feature: str, entity: tuple[str,
             )
 
 
-def _check_labels(labels: Labels, lead: Source) -> None:
+def _check_labels(labels: Labels, lead: Source, sources: Sequence[Source]) -> None:
+    for source in sources:
+        if source.topic == labels.topic and source.codec != labels.codec:
+            raise DeclarationError(
+                f"labels: {labels.topic} is a source with codec={source.codec!r}; give the labels the same, not "
+                f"{labels.codec!r}"
+            )
     if lead.id is None:
         raise DeclarationError(f"labels: {lead.topic} has no id to join them by; name its field: Source(…, id=…)")
     scored, label = lead.stream.field(lead.id), labels.stream.field(labels.id)

@@ -34,7 +34,7 @@ def rebuild(
 ) -> None:
     """Reads into `state`, which is fresh, what was committed `until` (by topic and partition). last: the newest block.
 
-    Raises WeirError where nothing comes for a minute.
+    Raises WeirError where nothing comes for a minute, RegistryAway where the labels' schemas cannot be had.
     """
     ends = {(topic, p): end for topic in state.clocks for p, end in until.get(topic, {}).items() if end > 0}
     if last is not None:

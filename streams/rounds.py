@@ -69,6 +69,11 @@ class Work:
         """Whether it only restores features, of events that were scored before."""
         return any(pieces for take in self.takes for pieces in take.replayed)
 
+    @property
+    def catches_up(self) -> bool:
+        """Whether events are added that are not scored: replayed ones, or of before a remote group began."""
+        return self.replays or any(c.stream == 0 and c.scored is not None for c in self.columns)
+
 
 def assemble(takes: Sequence[Take], streams: int) -> Work:
     """Lays the takes of several partitions side by side; the order across partitions has no meaning."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from features.spec import Calendar, Category, Field, Stream, Value
 from features.windows import parse_duration
@@ -21,7 +21,7 @@ from streams.event import Event, event_fields, integer_fields, optional_fields, 
 from streams.groups import check_local, group_of
 
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-CODECS = ("json", "avro", "protobuf", "json-schema")
+CodecName = Literal["json", "avro", "protobuf", "json-schema"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
     time: str
     partitioner: Literal["crc32", "murmur2"] = "crc32"
     max_skew: str = "1h"
-    codec: Literal["json", "avro", "protobuf", "json-schema"] = "json"
+    codec: CodecName = "json"
     rules: Sequence[Rule] = ()
 
     def __post_init__(self) -> None:
@@ -63,9 +63,7 @@ class Source:
             raise DeclarationError(f"source {self.topic}: time={self.time!r} must be an int: milliseconds since 1970")
         if self.partitioner not in ("crc32", "murmur2"):
             raise DeclarationError(f'source {self.topic}: partitioner must be "crc32" or "murmur2"')
-        if self.codec not in CODECS:
-            known = ", ".join(CODECS)
-            raise DeclarationError(f"source {self.topic}: codec={self.codec!r} is none of {known}")
+        check_codec(self.codec, f"source {self.topic}")
         duration_ms(self.max_skew, f"source {self.topic}: max_skew")
         if isinstance(self.rules, list):
             object.__setattr__(self, "rules", tuple(self.rules))  # a source is a value, and can be a key
@@ -161,3 +159,8 @@ class Source:
 def check_topic(name: str, what: str) -> None:
     if not isinstance(name, str) or not _TOPIC.fullmatch(name):
         raise DeclarationError(f"{what}: {name!r} is not a topic's name; use letters, digits, '.', '_' and '-'")
+
+
+def check_codec(name: str, what: str) -> None:
+    if name not in get_args(CodecName):
+        raise DeclarationError(f"{what}: codec={name!r} is none of {', '.join(get_args(CodecName))}")

@@ -24,6 +24,7 @@ from streams.loop_state import LoopState, feature_kinds
 from streams.pipeline import Pipeline
 from streams.read_topic import read_topic
 from streams.rebuild import rebuild
+from streams.schemas.codec import Codec
 
 log = structlog.get_logger(__name__)
 
@@ -66,16 +67,17 @@ def take_up(
     counts: dict[str, int],
     waits: Callable[[int], bool],
     source_id: Callable[[], str],
+    codec: Codec | None,
 ) -> Taken:
-    """counts: partitions of each topic. waits, source_id: see LoopState.
+    """counts: partitions of each topic. waits, source_id, codec: see LoopState.
 
-    Raises BrokerUnavailable, JoinStoreAway, UsageError.
+    Raises BrokerUnavailable, JoinStoreAway, RegistryAway, UsageError.
     """
     own, read = pipeline.topics, read_topics(pipeline)
     committed = _committed(consumer, [TopicPartition(topic, p) for topic in read for p in range(counts[topic])])
     archive = Archive(folder, feature_kinds(pipeline))
     clocked = {topic: counts[topic] for topic in read if topic != own.dead_letters}
-    state = LoopState(pipeline, archive, clocked, waits, source_id)
+    state = LoopState(pipeline, archive, clocked, waits, source_id, codec)
     taken = Taken(state, LoopFolds(pipeline), os.urandom(4).hex())
     taken.positions = {topic: {} for topic in read}
     for found in committed:

@@ -227,13 +227,16 @@ def _of_field(
 
 
 def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:
-    found = _mapping("labels", raw, ("topic", "id", "value"), ("event", "within", "time", "key"))
-    texts = {name: _text(f"labels.{name}", value) for name, value in found.items() if name != "event"}
+    found = _mapping("labels", raw, ("topic", "id", "value"), ("event", "within", "time", "key", "codec"))
+    texts: dict[str, Any] = {
+        name: _text(f"labels.{name}", value) for name, value in found.items() if name != "event"
+    }
     topic, value = texts.pop("topic"), texts.pop("value")
     if "event" in found:
         event = _event("labels.event", topic, found["event"])
     elif topic in sources:
         event = sources[topic].event
+        texts.setdefault("codec", sources[topic].codec)
     else:
         raise DeclarationError(f"labels: {topic} is none of the sources; describe its event: labels.event")
     truth = _resolve("labels.value", value, resolve) if ":" in value else value

@@ -14,10 +14,10 @@ import structlog
 from monitors.metrics import Metrics
 from streams.batches import RecordBatch
 from streams.breaker import Breaker
-from streams.errors import UsageError
 from streams.pipeline import Pipeline
 from streams.schemas.codec import Codec
-from streams.schemas.registry import RegistryAway, SchemaRegistry
+from streams.schemas.declared import declared_codec
+from streams.schemas.registry import RegistryAway
 from streams.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -37,21 +37,9 @@ class AwaitedSchemas:
 
     @classmethod
     def of(cls, pipeline: Pipeline, settings: Settings, metrics: Metrics) -> AwaitedSchemas:
-        """UsageError: a codec without its extra, or without a registry."""
-        registry = None
-        for source in pipeline.sources:
-            if source.codec in ("avro", "protobuf") and registry is None:
-                registry = _registry(source.topic, source.codec, settings)
-            if source.codec == "avro":
-                _needs_avro(source.topic)
-        return cls(
-            [
-                None
-                if source.codec == "json"
-                else Codec(source.codec, source.event, None if source.codec == "json-schema" else registry, metrics)
-                for source in pipeline.sources
-            ]
-        )
+        """Raises what `declared_codec` raises."""
+        sources = pipeline.sources
+        return cls([declared_codec(f"source {s.topic}", s.codec, s.event, settings, metrics) for s in sources])
 
     async def ready(self, batches: Sequence[RecordBatch]) -> None:
         """Returns when every schema of `batches` has been answered for. Waits for as long as it takes."""
@@ -75,23 +63,3 @@ class AwaitedSchemas:
                 if self.waiting:
                     log.info("the schema registry answers again")
                 self.waiting = ""
-
-
-def _registry(topic: str, codec: str, settings: Settings) -> SchemaRegistry:
-    if not settings.schema_registry:
-        raise UsageError(f"source {topic} is codec={codec!r}: set WEIR_SCHEMA_REGISTRY to the registry's URL")
-    password = settings.schema_registry_password
-    return SchemaRegistry(
-        settings.schema_registry.split(","),
-        settings.schema_registry_username,
-        password.get_secret_value() if password else None,
-        settings.schema_registry_ca,
-    )
-
-
-def _needs_avro(topic: str) -> None:
-    try:
-        import streams.schemas.avro  # noqa: F401
-    except ImportError as error:
-        mend = f"pip install 'weir[schemas]' ({error})"
-        raise UsageError(f"source {topic} is codec='avro', which needs: {mend}") from error

@@ -8,18 +8,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from loadtest.kafka import KafkaCluster
 from streams import filling
 from streams.errors import UsageError
-from streams.filling import Filled
+from streams.kafka import partition_counts
 from streams.loading import load_pipeline
 from streams.parts import part_of
+from streams.transactions import TransactionalOutputs
 from tests.integration.models import settings_of
 from tests.integration.outputs import Output
 from tests.integration.tape import PARTITIONS
@@ -168,13 +171,55 @@ def places_of(events: list[dict[str, Any]]) -> set[tuple[int, int]]:
     return {(p, e.offset) for p, mine in in_order(events).items() for e in mine if e.fields["shop"] is not None}
 
 
+async def test_what_is_begun_anew_is_filled_anew_and_what_is_not_known_is_refused(
+    real: Servers, kafka: KafkaCluster, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = payments_of(300, name)
+    path = declared(tmp_path, name, "exact=True")
+    await asyncio.to_thread(scored_before, real, kafka, without_the_group(tmp_path, name), name, events)
+    pipeline, settings = load_pipeline(str(path)), settings_of(real)
+    topic, source = f"{name}.group.shop", f"{name}.payments"
+    first = await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    await asyncio.to_thread(gone, kafka, topic)
+    monkeypatch.setattr(TransactionalOutputs, "commit", interrupted)  # so that the new topic holds what is void alone
+    with pytest.raises(KeyboardInterrupt):
+        await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    monkeypatch.undo()
+    second = await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    assert first.sent == second.sent == sum(event["shop"] is not None for event in events)
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    admin.delete_consumer_groups([f"{topic}-fill"])[f"{topic}-fill"].result()
+    with pytest.raises(UsageError, match="how far .* was filled is not known any more"):
+        await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    await asyncio.to_thread(gone, kafka, topic)
+    await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    await asyncio.to_thread(gone, kafka, source)  # and Kafka forgets the offsets in it
+    kafka.create_topics(source, partitions=PARTITIONS, retention_ms="-1")
+    with pytest.raises(UsageError, match="how far .* was filled is not known any more"):
+        await filling.fill(pipeline, "shop", settings, lambda *_: None)
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def gone(kafka: KafkaCluster, topic: str) -> None:
+    """Deletes a topic, and waits until it is."""
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    admin.delete_topics([topic])[topic].result()
+    deadline = time.monotonic() + 30
+    while partition_counts(admin, [topic])[topic]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 async def test_a_group_whose_workers_run_already_is_not_filled(
     real: Servers, kafka: KafkaCluster, tmp_path: Path, name: str
 ) -> None:
     path = declared(tmp_path, name, "exact=True")
     kafka.create_topics(f"{name}.payments", partitions=PARTITIONS, retention_ms="-1")
     pipeline, settings = load_pipeline(str(path)), settings_of(real)
-    nothing: Filled = await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    nothing = await filling.fill(pipeline, "shop", settings, lambda *_: None)
     assert (nothing.sent, nothing.left, nothing.members) == (0, 0, 0)
     with Worker(path, real, **FREQUENT) as first:
         first.ready()

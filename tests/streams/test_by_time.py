@@ -43,7 +43,7 @@ def test_whatever_the_pieces_in_which_they_come_the_order_is_that_of_time(of: di
         if not left[partition]:
             del left[partition]
             order.end(partition, done[partition] + 5)
-        if (found := order.take()) is not None:
+        while (found := order.take(draw.randint(1, 5), draw.choice([1, 9, 1000]))) is not None:
             taken += found.texts
             assert [key.decode() for key in found.keys if key] == found.texts
             assert [value.decode() for value in found.origin.values] == found.texts
@@ -51,26 +51,38 @@ def test_whatever_the_pieces_in_which_they_come_the_order_is_that_of_time(of: di
         for p, offset in order.reached.items():
             assert offset == (so_far[p] if p in order.open or so_far[p] < len(of[p]) else len(of[p]) + 5)
     assert taken == in_order(of)
-    assert not order.open
+    assert order.done
 
 
 def test_what_others_may_still_come_before_waits_and_who_is_ahead_of_them_may_rest() -> None:
     order = ByTime({0: 0, 1: 7})
     order.add(0, events(0, [5, 9, 9], 0), 4)
-    assert order.take() is None
-    assert (order.ahead(2), order.ahead(3)) == ({0}, set())
+    assert order.take(9, 1000) is None
+    assert (order.ahead(8), order.ahead(9)) == ({0}, set())  # three of three bytes
     order.add(1, events(1, [6, 6, 6], 7), 10)
     assert order.ahead(1) == {0}  # the other one waits for its own next
-    found = order.take()
-    assert found is not None
-    assert found.texts == ["0-0"]
+    assert texts_of(order) == ["0-0"]
     assert order.reached == {0: 1, 1: 7}
     order.end(1, 12)
-    found = order.take()
-    assert found is not None
-    assert found.texts == ["1-7", "1-8", "1-9"]  # one more of time 9 may come
+    assert texts_of(order) == ["1-7", "1-8", "1-9"]  # one more of time 9 may come
     order.end(0, 4)
-    found = order.take()
-    assert found is not None
-    assert found.texts == ["0-1", "0-2"]
+    assert not order.done
+    assert texts_of(order) == ["0-1", "0-2"]
     assert order.reached == {0: 4, 1: 12}
+    assert order.done
+
+
+def test_no_more_is_taken_than_was_asked_but_one_at_least() -> None:
+    order = ByTime({0: 0})
+    order.add(0, events(0, [1, 2, 3, 4, 5], 0), 5)
+    order.end(0, 5)
+    assert texts_of(order, most=2) == ["0-0", "0-1"]
+    assert texts_of(order, most_bytes=7) == ["0-2", "0-3"]
+    assert order.reached == {0: 4}
+    assert texts_of(order, most_bytes=1) == ["0-4"]
+    assert order.done
+
+
+def texts_of(order: ByTime, *, most: int = 100, most_bytes: int = 1000) -> list[str]:
+    found = order.take(most, most_bytes)
+    return [] if found is None else found.texts

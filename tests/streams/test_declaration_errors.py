@@ -405,6 +405,14 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: labels(within="7"),
         "labels: within: '7' is not a duration; write a whole number and ms, s, m, h or d, like \"15m\"",
     ),
+    "labels of no codec": (
+        lambda: labels(codec="xml"),
+        "labels: codec='xml' is none of json, avro, protobuf, json-schema",
+    ),
+    "labels of a source's topic in another codec": (
+        lambda: pipeline(labels=Labels("payments", Payment, id="payment_id", value="amount", codec="avro")),
+        "labels: payments is a source with codec='json'; give the labels the same, not 'avro'",
+    ),
     "labels for events without an id": (
         lambda: pipeline(anonymous.field("amount"), score=anonymous, labels=labels()),
         "labels: payments has no id to join them by; name its field: Source(…, id=…)",

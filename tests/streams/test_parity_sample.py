@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from features.offline import OfflineEngine
+from features.round import StreamColumns
 from features.spec import forgets
 from monitors.metrics import Metrics
 from streams.lane import Lane, Position
@@ -71,6 +74,23 @@ def test_right_values_are_checked_and_none_differs(tape: Tape, tmp_path: Path) -
     for aggregate in tape.pipeline.spec.aggregates:
         assert metrics.value("weir_parity_checked_total", feature=aggregate.name) > 5, aggregate.name
     assert metrics.total("weir_parity_mismatches_total") == 0
+
+
+def test_rounds_of_which_some_events_are_not_scored_are_left_out(tape: Tape, tmp_path: Path) -> None:
+    metrics, lane = Metrics(), new_lane()
+    sample, engine = ParitySample(tape.pipeline, metrics), OfflineEngine(tape.pipeline.spec)
+    with structlog.testing.capture_logs() as logs:
+        for i, work in enumerate(rounds(tape, tmp_path, lane)):
+            if i % 4 == 3:
+                work = replace(work, columns=tuple(map(half_scored, work.columns)))
+            sample.round(work, engine.process(work.columns), {1: lane}, [], 100.0 * i)
+    assert metrics.total("weir_parity_checked_total") > 0
+    assert metrics.total("weir_parity_mismatches_total") == 0
+    assert logs == []
+
+
+def half_scored(columns: StreamColumns) -> StreamColumns:
+    return columns if columns.stream else replace(columns, scored=np.arange(len(columns)) % 2 == 1)
 
 
 def test_every_aggregation_is_checked_that_forgets_what_was_before_its_key_was_followed(tmp_path: Path) -> None:

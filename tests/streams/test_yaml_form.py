@@ -90,6 +90,13 @@ def load(text: str) -> Pipeline:
     return load_pipeline("p.yaml")
 
 
+def test_labels_of_a_sources_topic_have_its_codec() -> None:
+    avro = WHOLE.replace("murmur2\n\nfeatures", "murmur2\n    codec: avro\n\nfeatures")
+    assert load(avro).labels.codec == "avro"  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="arrivals is a source with codec='avro'; give the labels the same"):
+        load(avro.replace("  within: 3d\n", "  within: 3d\n  codec: json\n"))
+
+
 def test_the_payments_example_is_the_same_in_both_forms() -> None:
     in_yaml = load_pipeline(str(ROOT / "examples/payments/pipeline.yaml"))
     assert in_yaml.spec == payments_in_python.spec
