@@ -16,6 +16,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.connection import HiredisRespSerializer
 
 from features.redis_errors import FunctionMissing, meaning
 from features.store import StoreMisconfigured, StoreUnavailable
@@ -166,6 +167,8 @@ class RedisClient:
         error: Exception | None = None
         for address in self._addresses:
             single = Redis.from_url(address, **self._options)
+            pool = single.connection_pool
+            pool.connection_class = _packing(pool.connection_class)
             try:
                 mode = await _mode(single)
             except _DRIVER_ERRORS as failed:
@@ -195,6 +198,7 @@ class RedisClient:
         found: RedisCluster = RedisCluster.from_url(
             address, startup_nodes=nodes, require_full_coverage=False, **self._options
         )
+        found.connection_kwargs["connection_class"] = _packing(found.connection_kwargs["connection_class"])
         return found
 
     async def _answer(self, answer: Awaitable[T]) -> T:
@@ -215,6 +219,23 @@ class RedisClient:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # seen, also where nobody waits any more
+
+
+class _Packs:
+    """Lays commands out in C, which redis-py does for its blocking connections alone. In Python it takes 1.2 µs an
+    argument, and a checkpoint has thousands.
+    """
+
+    _serializer = HiredisRespSerializer()
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        packed: list[bytes] = self._serializer.pack(*args)
+        return packed
+
+
+def _packing(kind: Any) -> Any:
+    """The same kind of connection, but that it packs."""
+    return type(kind.__name__, (_Packs, kind), {})
 
 
 def _addresses(url: str) -> list[str]:
