@@ -10,6 +10,8 @@ import numpy as np
 from streams.hop import Origin
 
 _NEVER, _EVER = -1, 2**63 - 1
+_EVENT_BYTES = 200
+"""What an event takes beside its value."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class ByTime:
     """Takes events in by partition, and gives them back by event time, equal times by partition.
 
     Within a partition the order stays that of the offsets: an event that comes late counts as of the newest before it.
+    A partition waits for others alone, so the one that is furthest behind waits for none.
+
     starts: by partition, the offset that comes next.
     """
 
@@ -64,7 +68,7 @@ class ByTime:
         if len(events):
             as_of = np.maximum(np.maximum.accumulate(events.times), self._newest[partition])
             self._newest[partition] = int(as_of[-1])
-            self._bytes[partition] += sum(map(len, events.origin.values))
+            self._bytes[partition] += _size(events.origin.values)
             self._waiting[partition].append((events, as_of))
 
     def end(self, partition: int, next_offset: int) -> None:
@@ -73,9 +77,9 @@ class ByTime:
         self._next[partition] = next_offset
 
     def ahead(self, most_bytes: int) -> set[int]:
-        """The open partitions of which more than that waits, and not for what comes of themselves."""
-        least = min((self._newest[partition] for partition in self.open), default=_EVER)
-        return {p for p in self.open if self._newest[p] > least and self._bytes[p] > most_bytes}
+        """The open partitions of which more than that waits for others."""
+        least = min(((self._newest[partition], partition) for partition in self.open), default=None)
+        return {p for p in self.open if (self._newest[p], p) != least and self._bytes[p] > most_bytes}
 
     @property
     def done(self) -> bool:
@@ -104,22 +108,37 @@ class ByTime:
 
     def _first(self, most: int) -> tuple[Events | None, dict[int, int]]:
         """What `take` gives, and of how many events of each partition that is."""
-        until = min((self._newest[partition] for partition in self.open), default=_EVER)
-        parts: list[tuple[int, Events, np.ndarray]] = []
-        for partition, waiting in self._waiting.items():
-            for events, times in waiting:
-                stop = min(most, int(np.searchsorted(times, until)))
-                if stop:
-                    parts.append((partition, events.cut(0, stop), times[:stop]))
-                if stop < len(events):
-                    break
-        if not parts:
+        times = {partition: self._times(partition, most) for partition in self._waiting}
+        order = np.argsort(np.concatenate(list(times.values())), kind="stable")[:most]
+        if not len(order):
             return None, {}
-        order = np.argsort(np.concatenate([times for *_, times in parts]), kind="stable")[:most]
-        of_part = np.repeat([partition for partition, *_ in parts], [len(times) for *_, times in parts])
-        partitions, counts = np.unique(of_part[order], return_counts=True)
-        found = Events.in_order([events for _, events, _ in parts], order)
-        return found, dict(zip(partitions.tolist(), counts.tolist(), strict=True))
+        of_each = np.repeat(list(times), list(map(len, times.values())))[order]
+        counts = {p: count for p in times if (count := int(np.count_nonzero(of_each == p)))}
+        parts = [part for partition, count in counts.items() for part in self._parts(partition, count)]
+        taken = np.concatenate([times[partition][:count] for partition, count in counts.items()])
+        return Events.in_order(parts, np.argsort(taken, kind="stable")), counts
+
+    def _times(self, partition: int, most: int) -> np.ndarray:
+        """What the first events of a partition, `most` at most, count as, before which none of another can come."""
+        others = ((self._newest[other], other) for other in self.open if other != partition)
+        until = min((newest + (other > partition) for newest, other in others), default=_EVER)
+        found, left = [np.empty(0, dtype=np.int64)], most
+        for events, times in self._waiting[partition]:
+            found.append(times[: min(left, int(np.searchsorted(times, until)))])
+            left -= len(found[-1])
+            if len(found[-1]) < len(events):
+                break
+        return np.concatenate(found)
+
+    def _parts(self, partition: int, count: int) -> list[Events]:
+        """The first `count` events of a partition."""
+        found = []
+        for events, _ in self._waiting[partition]:
+            if not count:
+                break
+            found.append(events.cut(0, min(count, len(events))))
+            count -= len(found[-1])
+        return found
 
     def _drop(self, partition: int, count: int) -> None:
         """The first events of a partition have been taken."""
@@ -128,6 +147,10 @@ class ByTime:
             events, times = waiting.pop(0)
             gone = min(count, len(events))
             count -= gone
-            self._bytes[partition] -= sum(map(len, events.origin.values[:gone]))
+            self._bytes[partition] -= _size(events.origin.values[:gone])
             if gone < len(events):
                 waiting.insert(0, (events.cut(gone, len(events)), times[gone:]))
+
+
+def _size(values: list[bytes]) -> int:
+    return sum(map(len, values)) + _EVENT_BYTES * len(values)

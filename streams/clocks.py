@@ -46,6 +46,10 @@ class Clock:
         """The partition has no more records for now."""
         self._ended.setdefault(partition, self._monotonic())
 
+    def went_on(self) -> None:
+        """Nothing was read for a while: who was at its end may not be by now, and is waited for anew."""
+        self._ended = dict.fromkeys(self._ended, self._monotonic())
+
     def now(self) -> int:
         times = self._times
         behind = [times.get(p, -1) for p in range(self._partitions) if not self._idle(p)]

@@ -247,7 +247,10 @@ class Monitor:
             self._tracer.shutdown()
 
     def _finish(self, finished: bool) -> None:
-        if not self._take_labels() or (self._pending is not None and not self._commit()):
+        if self._labels:  # held: to ask once more would keep the process from its end
+            log.warning("left without a last commit", reason=self.held)
+            return
+        if self._pending is not None and not self._commit():
             return
         if finished:
             self._on_joined(self._state.expire(finished=True))
@@ -277,7 +280,8 @@ class Monitor:
         except RegistryAway as error:
             self._hold(f"the schema registry does not answer: {error}")
             return False
-        self._labels, self.held = [], ""
+        self._labels = []
+        self._go_on()
         self._shown.labels(bad, joined)
         self._on_joined(joined)
         return True
@@ -340,7 +344,8 @@ class Monitor:
             log.warning("a commit failed, beginning again from the last one", reason=str(error))
             self._begin_again()
             return False
-        self._number, self._pending, self.held = number, None, ""
+        self._number, self._pending = number, None
+        self._go_on()
         self._moved = False
         self._persisted_at = self._told_at = time.monotonic()
         if pending.archive:
@@ -375,6 +380,13 @@ class Monitor:
         if reason != self.held:
             log.warning("monitoring is held", reason=reason)
         self.held = reason
+
+    def _go_on(self) -> None:
+        """What held it does not any more."""
+        if self.held:
+            self.held = ""
+            for clock in self._state.clocks.values():
+                clock.went_on()
 
     def _records(self, pending: _Commit) -> list[Record]:
         own, headers = self._pipeline.topics, pending.headers

@@ -17,12 +17,15 @@ from monitors.block import Block, positions_of
 from streams.errors import WeirError
 from streams.loop_state import LoopState
 from streams.pipeline import Pipeline
+from streams.schemas.registry import RegistryAway
 
 log = structlog.get_logger(__name__)
 
 _ASK_S = 20.0
 _STILL_S = 60.0
 _BATCH = 4000
+_REGISTRY_S, _AGAIN_S = 30.0, 0.2
+"""How long, and how often, the labels' schemas are asked for before all is begun again."""
 
 
 def rebuild(
@@ -77,7 +80,8 @@ def rebuild(
                 if part and topic == pipeline.topics.predictions:
                     state.take_predictions(part)
                 elif part:
-                    state.take_labels(part)
+                    _take_labels(state, part)
+                    heard = time.monotonic()
         state.archive.leave_out(archived)  # now and then, so that memory holds what waits alone
         if time.monotonic() - heard > _STILL_S:
             raise WeirError(f"the join's state cannot be made anew: nothing came of {sorted(open_ends)[:3]}")
@@ -87,3 +91,15 @@ def rebuild(
     state.leave_out(archived)
     state.rebuilt()
     consumer.unassign()
+
+
+def _take_labels(state: LoopState, labels: list[Any]) -> None:
+    deadline = time.monotonic() + _REGISTRY_S
+    while True:
+        try:
+            state.take_labels(labels)
+            return
+        except RegistryAway:  # and nothing has changed
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_AGAIN_S)

@@ -232,11 +232,12 @@ def _labels(raw: Any, sources: dict[str, Source], resolve: Resolve) -> Labels:
         name: _text(f"labels.{name}", value) for name, value in found.items() if name != "event"
     }
     topic, value = texts.pop("topic"), texts.pop("value")
+    if topic in sources:
+        texts.setdefault("codec", sources[topic].codec)
     if "event" in found:
         event = _event("labels.event", topic, found["event"])
     elif topic in sources:
         event = sources[topic].event
-        texts.setdefault("codec", sources[topic].codec)
     else:
         raise DeclarationError(f"labels: {topic} is none of the sources; describe its event: labels.event")
     truth = _resolve("labels.value", value, resolve) if ":" in value else value

@@ -61,7 +61,7 @@ class SchemaRegistry:
         """The schema with what it refers to. Raises UnknownSchema or RegistryAway."""
         try:
             return self._schema(id, self._get(f"/schemas/ids/{id}?format=serialized"), 0)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RegistryAway(f"the answer about schema {id} cannot be read: {error!r}") from error
 
     def _schema(self, id: int, found: dict[str, Any], depth: int) -> Schema:

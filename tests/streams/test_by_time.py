@@ -58,18 +58,27 @@ def test_what_others_may_still_come_before_waits_and_who_is_ahead_of_them_may_re
     order = ByTime({0: 0, 1: 7})
     order.add(0, events(0, [5, 9, 9], 0), 4)
     assert order.take(9, 1000) is None
-    assert (order.ahead(8), order.ahead(9)) == ({0}, set())  # three of three bytes
+    assert (order.ahead(608), order.ahead(609)) == ({0}, set())  # three of three bytes, and what they take besides
     order.add(1, events(1, [6, 6, 6], 7), 10)
-    assert order.ahead(1) == {0}  # the other one waits for its own next
-    assert texts_of(order) == ["0-0"]
-    assert order.reached == {0: 1, 1: 7}
-    order.end(1, 12)
-    assert texts_of(order) == ["1-7", "1-8", "1-9"]  # one more of time 9 may come
+    assert order.ahead(1) == {0}  # the other one waits for nobody
+    assert texts_of(order) == ["0-0", "1-7", "1-8", "1-9"]
+    assert order.reached == {0: 1, 1: 10}
+    order.add(1, events(1, [9], 10), 11)
+    assert texts_of(order) == ["0-1", "0-2"]  # of equal times the first partition's come first
+    assert (order.ahead(1), order.reached) == ({1}, {0: 4, 1: 10})
     order.end(0, 4)
     assert not order.done
-    assert texts_of(order) == ["0-1", "0-2"]
+    order.end(1, 12)
+    assert texts_of(order) == ["1-10"]
     assert order.reached == {0: 4, 1: 12}
     assert order.done
+
+
+def test_one_partition_of_one_time_waits_for_nothing() -> None:
+    order = ByTime({0: 0})
+    order.add(0, events(0, [7] * 50, 0), 50)
+    assert len(texts_of(order)) == 50
+    assert order.ahead(0) == set()
 
 
 def test_no_more_is_taken_than_was_asked_but_one_at_least() -> None:

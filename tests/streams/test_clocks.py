@@ -47,6 +47,19 @@ def test_a_partition_at_its_end_holds_the_others_up_for_a_while() -> None:
     assert clock.now() == 11
 
 
+def test_after_a_time_in_which_nothing_was_read_who_was_at_its_end_is_waited_for_anew() -> None:
+    hands = Hands()
+    clock = Clock(2, idle_s=5, monotonic=hands)
+    clock.advance(0, 50)
+    clock.advance(1, 10)
+    clock.at_end(1)
+    hands.now += 60
+    clock.went_on()
+    assert clock.now() == 10
+    hands.now += 5
+    assert clock.now() == 50
+
+
 def test_when_all_are_idle_the_newest_says() -> None:
     hands = Hands()
     clock = Clock(2, idle_s=5, monotonic=hands)
