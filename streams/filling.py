@@ -242,10 +242,14 @@ class _Filling:
         consumer.assign([TopicPartition(self._source, p, starts[p]) for p in order.open])
         resting: set[int] = set()
         since, sent, sent_bytes = time.monotonic(), 0, 0
+        heard = since
         while True:
             await asyncio.sleep(0)  # nothing else lets an interrupt in
             if order.open:
-                await self._read(consumer, order, ends)
+                if await self._read(consumer, order, ends):
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > _SILENT_S:
+                    raise BrokerUnavailable(f"{self._source} has brought nothing for {_SILENT_S:.0f} s; run it again")
                 resting = _rest(consumer, self._source, order, resting)
             if (events := order.take(TRANSACTION_RECORDS - sent, _TRANSACTION_BYTES - sent_bytes)) is not None:
                 outputs.forward(self._topic, *self._framed(events))
@@ -263,12 +267,9 @@ class _Filling:
                 if order.done:
                     return
 
-    async def _read(self, consumer: Consumer, order: ByTime, ends: Mapping[int, int]) -> None:
-        """Takes in what comes next."""
-        deadline = time.monotonic() + _SILENT_S
-        while not (messages := consumer.consume(_POLL, 0.2)):
-            if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"{self._source} has brought nothing for {_SILENT_S:.0f} s; run it again")
+    async def _read(self, consumer: Consumer, order: ByTime, ends: Mapping[int, int]) -> bool:
+        """Takes in what comes next; False if nothing came."""
+        messages = consumer.consume(_POLL, 0.2)
         events = [message for message in messages if message.error() is None]
         for (_, partition), mine in by_place(events, {self._source: 0}).items():
             if partition not in order.open:
@@ -290,6 +291,7 @@ class _Filling:
                     order.end(ended, ends[ended])
             elif is_fatal(error):
                 raise KafkaException(error)
+        return bool(messages)
 
     def _events(self, batch: RecordBatch) -> Events:
         """Those that name an entity."""
