@@ -71,7 +71,7 @@ def test_how_a_pipeline_is_declared() -> None:
     assert names_of(Entity.since_last) == ["where", "within", "name"]
     assert names_of(streams.compute) == ["name", "function", "dtype", "uses"]
     assert names_of(streams.ratio) == ["name", "upper", "lower"]
-    assert names_of(Labels) == ["topic", "event", "id", "value", "within", "time", "key"]
+    assert names_of(Labels) == ["topic", "event", "id", "value", "within", "time", "key", "codec"]
     assert names_of(streams.Blocks) == ["every"]
     assert names_of(streams.Retrain) == [
         "function",
@@ -150,7 +150,7 @@ def test_the_commands() -> None:
         "models": ["list", "deploy", "rollback"],
         "drift": ["list", "show"],
         "retrain": ["list", "trigger"],
-        "features": ["backfill", "diff", "list", "catalogue", "read", "serve", "check"],
+        "features": ["backfill", "diff", "fill", "list", "catalogue", "read", "serve", "check"],
         "config": ["show"],
     }
 
