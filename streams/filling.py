@@ -48,7 +48,7 @@ from streams.lane import Position
 from streams.offsets import Offsets
 from streams.parts import Part, part_of
 from streams.pipeline import Pipeline
-from streams.recovery import rebuild_from, within_log
+from streams.recovery import rebuild_at, rebuild_from, within_log
 from streams.schemas.awaited import AwaitedSchemas
 from streams.settings import Settings
 from streams.topic_ids import TopicIds
@@ -135,14 +135,15 @@ class _Filling:
         offsets = Offsets(consumer_config(self._settings, self._config, workers), [self._source], ids)
         consumer = Consumer(consumer_config(self._settings, self._config, self._name))
         try:
-            begun = self._begun(consumer, partitions)
+            begun = await self._begun(consumer, partitions)
             committed = {p: await _committed(offsets, p) for p in partitions}
-            starts = {p: await self._start(offsets, p, committed[p]) for p in partitions}
             if begun:
-                starts |= self._gone_on(consumer, committed)
+                starts = self._gone_on(consumer, committed)
+            else:
+                starts = {p: await self._start(offsets, p, committed[p]) for p in partitions}
             ends = {p: found.next_offset for p, found in committed.items()}
             await self._send(consumer, outputs, starts, ends, say)
-            self._begun(consumer, partitions)
+            await self._begun(consumer, partitions)
             now = {p: (await _committed(offsets, p)).next_offset for p in partitions}
         finally:
             consumer.close()
@@ -161,9 +162,9 @@ class _Filling:
         create_topics(self._admin, self._pipeline, partitions, self._settings.replication)
         return partitions
 
-    def _begun(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
+    async def _begun(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
         """Whether past events have been sent before. Raises UsageError where workers have sent some events."""
-        bounds = [consumer.get_watermark_offsets(TopicPartition(self._topic, p), timeout=REQUEST_S) for p in partitions]
+        bounds = await self._settled(consumer, partitions)
         ends = [self._last_of(consumer, partition, *bounds[partition]) for partition in partitions]
         if any(last is not None and not is_past(last) for last in ends):
             raise UsageError(
@@ -175,6 +176,27 @@ class _Filling:
         if not begun and any(offset > 0 for offset in self._committed_of(workers, partitions)):
             raise UsageError(f"what {self._topic} held is in the group already, and gone from it. {self._anew}")
         return begun
+
+    async def _settled(self, consumer: Consumer, partitions: Iterable[int]) -> list[tuple[int, int]]:
+        """The bounds of the group's topic, by partition, once no transaction is open on it: what one holds is seen when it
+        ends. A worker that has just gone may leave one.
+        """
+        deadline = time.monotonic() + _SILENT_S
+        config = consumer_config(self._settings, self._config, self._name)
+        everything = Consumer({**config, "isolation.level": "read_uncommitted"})
+        try:
+            while True:
+                (there, stable) = (
+                    [asked.get_watermark_offsets(TopicPartition(self._topic, p), timeout=REQUEST_S) for p in partitions]
+                    for asked in (everything, consumer)
+                )
+                if all(end <= committed for (_, end), (_, committed) in zip(there, stable, strict=True)):
+                    return stable
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"a transaction is open on {self._topic}: stop what sends to it")
+                await asyncio.sleep(0.1)
+        finally:
+            everything.close()
 
     @property
     def _anew(self) -> str:
@@ -211,12 +233,10 @@ class _Filling:
 
     async def _start(self, offsets: Offsets, partition: int, committed: Position) -> int:
         """From where on events may count in the group, as a state that is rebuilt reads them."""
-        (oldest,), _ = await offsets.bounds(partition)
+        low, _ = await offsets.bounds(partition)
         times = rebuild_from([committed], self._reach_ms, [self._pipeline.lead.max_skew_ms])
-        if times is None:
-            return min(oldest, committed.next_offset)
-        (since,) = await offsets.since(partition, times)
-        return min(max(oldest, since), committed.next_offset) if since >= 0 else committed.next_offset
+        since = None if times is None else await offsets.since(partition, times)
+        return rebuild_at([committed], low, since)[0]
 
     def _gone_on(self, consumer: Consumer, committed: Mapping[int, Position]) -> dict[int, int]:
         """Where the run before ended, by partition. Raises UsageError where that is not known any more."""

@@ -28,7 +28,7 @@ from streams.offsets import Offsets
 from streams.outputs import Outputs
 from streams.pipeline import Pipeline
 from streams.pulse import Pulse
-from streams.recovery import Plan, plan, rebuild_all, rebuild_from, within_log
+from streams.recovery import Plan, plan, rebuild_all, rebuild_at, rebuild_from, within_log
 from streams.transactions import TransactionalOutputs, Void
 
 log = structlog.get_logger(__name__)
@@ -294,13 +294,8 @@ class Ownership:
         skews = [source.max_skew_ms for source in self._pipeline.sources]
         reach_ms = max(kind.reach_ms for kind in self._engine.layout.kinds if kind.number in found.rebuilt)
         times = rebuild_from(committed, reach_ms, skews)
-        start = low
-        if times is not None:
-            since = await self._offsets.since(partition, times)
-            start = [
-                min(k, max(oldest, s)) if s >= 0 else k
-                for k, oldest, s in zip(offsets, low, since, strict=True)
-            ]
+        since = None if times is None else await self._offsets.since(partition, times)
+        start = rebuild_at(committed, low, since)
         log.warning(
             "new incarnation: feature state is rebuilt from the log",
             partition=partition,
@@ -308,7 +303,7 @@ class Ownership:
             reason="; ".join(dict.fromkeys(found.rebuilt.values())),
             records=sum(offsets) - sum(start),
         )
-        return [min(k, s) for k, s in zip(offsets, start, strict=True)]
+        return start
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Tries until the store and the broker answer, saying once what it waits for."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import stamina
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
@@ -24,8 +25,8 @@ log = structlog.get_logger(__name__)
 _ASK_S = 20.0
 _STILL_S = 60.0
 _BATCH = 4000
-_REGISTRY_S, _AGAIN_S = 30.0, 0.2
-"""How long, and how often, the labels' schemas are asked for before all is begun again."""
+_REGISTRY_S, _AGAIN_S = 30.0, 1.0
+"""How long the labels' schemas are asked for before all is begun again, and the longest pause between."""
 
 
 def rebuild(
@@ -94,12 +95,7 @@ def rebuild(
 
 
 def _take_labels(state: LoopState, labels: list[Any]) -> None:
-    deadline = time.monotonic() + _REGISTRY_S
-    while True:
-        try:
+    """Again and again while their schemas cannot be had: nothing changes where it raises."""
+    for attempt in stamina.retry_context(on=RegistryAway, attempts=None, timeout=_REGISTRY_S, wait_max=_AGAIN_S):
+        with attempt:
             state.take_labels(labels)
-            return
-        except RegistryAway:  # and nothing has changed
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_AGAIN_S)

@@ -110,3 +110,16 @@ def rebuild_from(committed: Sequence[Position], longest_ms: int, skews_ms: Seque
     if any(p.next_offset > 0 and p.time < 0 for p in committed) or newest < 0:
         return None
     return [max(0, newest - longest_ms - 2 * skew) for skew in skews_ms]
+
+
+def rebuild_at(committed: Sequence[Position], low: Sequence[int], since: Sequence[int] | None) -> list[int]:
+    """Per stream, the offset at which a rebuild begins to read: no later than what is committed.
+
+    low: the oldest offset there is. since: the first one from the times of `rebuild_from` on, -1 where none is so new;
+    None = from the beginning.
+    """
+    found = low if since is None else since
+    return [
+        min(k.next_offset, max(oldest, first)) if first >= 0 else k.next_offset
+        for k, oldest, first in zip(committed, low, found, strict=True)
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from loadtest.kafka import KafkaCluster
@@ -211,6 +212,26 @@ def gone(kafka: KafkaCluster, topic: str) -> None:
     while partition_counts(admin, [topic])[topic]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+async def test_what_a_worker_has_sent_and_not_yet_committed_is_waited_for(
+    real: Servers, kafka: KafkaCluster, tmp_path: Path, name: str
+) -> None:
+    path = declared(tmp_path, name, "exact=True")
+    kafka.create_topics(f"{name}.payments", partitions=PARTITIONS, retention_ms="-1")
+    pipeline, settings = load_pipeline(str(path)), settings_of(real)
+    await filling.fill(pipeline, "shop", settings, lambda *_: None)
+    worker = Producer({"bootstrap.servers": kafka.address, "transactional.id": f"{name}-worker", "log_level": 0})
+    worker.init_transactions(20)
+    worker.begin_transaction()
+    worker.produce(f"{name}.group.shop", b"\x01 of a worker", b"s1")
+    assert worker.flush(20) == 0
+    again = asyncio.create_task(filling.fill(pipeline, "shop", settings, lambda *_: None))
+    done, _ = await asyncio.wait([again], timeout=3)
+    assert not done
+    await asyncio.to_thread(worker.commit_transaction, 20)
+    with pytest.raises(UsageError, match="workers have sent events to .* already"):
+        await again
 
 
 async def test_a_group_whose_workers_run_already_is_not_filled(

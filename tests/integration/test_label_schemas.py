@@ -19,11 +19,12 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from loadtest.kafka import KafkaCluster
 from monitors.metrics import Metrics
-from streams import Event, Labels, Pipeline, Source
+from streams import Labels, Pipeline, Source
 from streams.errors import UsageError
 from streams.kafka import create_topics
 from streams.monitor import Monitor
 from streams.settings import load_settings
+from tests.integration.test_monitor_recovery import Order, Outcome
 from tests.redis_server import RedisServer
 from tests.schema_registry import SchemaRegistryServer
 
@@ -38,19 +39,6 @@ FIELDS = [
 ]
 WIDER = [{"name": "by", "type": ["null", "string"], "default": None}, *FIELDS[::-1]]
 WRONG = [{**field, "type": "string"} if field["name"] == "bad" else field for field in FIELDS]
-
-
-class Order(Event):
-    order: str
-    user: str
-    amount: float
-    ts: int
-
-
-class Outcome(Event):
-    order: str
-    bad: int
-    ts: int
 
 
 def shop(name: str) -> Pipeline:

@@ -8,7 +8,7 @@ import pytest
 
 from features.store import Group, Meta, Vector
 from streams.lane import Position
-from streams.recovery import plan, rebuild_all, rebuild_from, within_log
+from streams.recovery import plan, rebuild_all, rebuild_at, rebuild_from, within_log
 
 HOUR = 3_600_000
 
@@ -193,3 +193,9 @@ def test_an_offset_beyond_the_log_is_of_another_log_and_its_stream_begins_anew()
 def test_a_stream_whose_next_records_are_gone_goes_on_with_the_oldest_there_is() -> None:
     committed = [Position(10, 5, 7), Position(20, 5, 8)]
     assert within_log(committed, (12, 20), (30, 40)) == [Position(12, 5, 7), committed[1]]
+
+
+def test_a_rebuild_begins_within_the_log_and_no_later_than_what_is_committed() -> None:
+    committed = [Position(10), Position(20), Position(30), Position(40)]
+    assert rebuild_at(committed, (0, 5, 5, 5), (7, 3, 35, -1)) == [7, 5, 30, 40]
+    assert rebuild_at(committed, (0, 5, 30, 0), None) == [0, 5, 30, 0]
