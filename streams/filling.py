@@ -178,8 +178,8 @@ class _Filling:
         return begun
 
     async def _settled(self, consumer: Consumer, partitions: Iterable[int]) -> list[tuple[int, int]]:
-        """The bounds of the group's topic, by partition, once no transaction is open on it: what one holds is seen when it
-        ends. A worker that has just gone may leave one.
+        """The bounds of the group's topic, by partition, once no transaction is open on it: what one holds is seen when
+        it ends. A worker that has just gone may leave one.
         """
         deadline = time.monotonic() + _SILENT_S
         config = consumer_config(self._settings, self._config, self._name)
