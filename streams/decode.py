@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -19,6 +20,7 @@ from streams.batches import WATERMARK_HEADER, RecordBatch, side_by_side
 from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
+from streams.flat_json import FlatJson, Read, flat_json
 from streams.schemas.codec import Codec
 from streams.schemas.wire import Undecodable
 from streams.source import Source
@@ -42,6 +44,27 @@ class _Bad(Exception):
     def __init__(self, stage: str, code: str, reason: str = "", field_name: str = "") -> None:
         super().__init__(reason)
         self.stage, self.code, self.reason, self.field = stage, code, reason, field_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What a pipeline uses of n records. times: int64 [n]; ids: None where the source has none."""
+
+    times: np.ndarray
+    ids: list[Any] | None
+    fields: dict[str, Any]
+
+    def put(self, rows: np.ndarray, others: _Fields) -> None:
+        """Gives the records `rows` what the `others` have."""
+        self.times[rows] = others.times
+        columns = [(column, others.fields[name]) for name, column in self.fields.items()]
+        columns += [(self.ids, others.ids)] if self.ids is not None else []
+        for column, given in columns:
+            if isinstance(column, np.ndarray):
+                column[rows] = given
+            else:
+                for row, value in zip(rows.tolist(), given, strict=True):
+                    column[row] = value
 
 
 class Decoder:
@@ -82,6 +105,7 @@ class Decoder:
             (name, attrgetter(name), np.int64 if name in exact else np.float64) for name in sorted(numbers)
         ]
         self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
+        self._flat = self._flat_of(source) if codec is None else None
         self._contract, self._hidden = contract, hidden
 
     @property
@@ -107,11 +131,12 @@ class Decoder:
 
     def _together(self, batches: Sequence[RecordBatch]) -> list[Decoded] | None:
         """None where a record of them is not usable, or no event."""
-        if any(None in batch.values for batch in batches):
-            return None
         whole, dead = side_by_side(batches), list[DeadLetter]()
+        lengths = _lengths(whole.values)
+        if lengths is None:
+            return None
         try:
-            decoded = self._columns(whole, self._events(whole), batches)
+            decoded = self._columns(whole, self._read(whole.values, lengths), lengths, batches)
         except Exception:  # whatever it is, it is found again and named record by record
             return None
         decoded = self._ruled(whole, decoded, dead)
@@ -129,23 +154,64 @@ class Decoder:
         marks: list[tuple[int, int]] = []
         dead: list[DeadLetter] = []
         whole = batch
-        if None in batch.values:
+        lengths = _lengths(batch.values)
+        if lengths is None:
             batch = self._without_marks(batch, marks, dead)
+            lengths = _sizes(batch.values)
         try:
-            decoded = self._columns(batch, self._events(batch), [batch])
+            decoded = self._columns(batch, self._read(batch.values, lengths), lengths, [batch])
         except Exception:  # whatever it is, it is found again and named record by record
             batch, events = self._one_by_one(batch, dead)
-            decoded = self._columns(batch, events, [batch])
+            decoded = self._columns(batch, self._of_events(events), _sizes(batch.values), [batch])
         decoded = self._ruled(batch, decoded, dead)
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
         decoded.marks = marks
         return decoded
 
-    def _events(self, batch: RecordBatch) -> list[Any]:
-        if self._codec is None:
-            return list(map(self._decode, batch.values))  # type: ignore[arg-type]
-        return self._codec.events(batch.values)  # type: ignore[arg-type]
+    def _flat_of(self, source: Source) -> FlatJson | None:
+        """What reads most records without msgspec; None where it does not give all that the pipeline wants of them."""
+        numbers, texts = {**self.numbers, source.time: np.int64}, set(self.texts)
+        if source.id and self._id_is_text:
+            texts.add(source.id)
+        elif source.id:
+            if source.id not in integer_fields(source.event) or numbers.get(source.id) is np.float64:
+                return None
+            numbers[source.id] = np.int64
+        return flat_json(source.event, numbers=numbers, texts=texts)
+
+    def _read(self, values: Sequence[Any], lengths: np.ndarray) -> _Fields:
+        """Raises _Bad, or what msgspec, the codec or a conversion raises, if any of the records is unusable."""
+        if self._codec is not None:
+            return self._of_events(self._codec.events(values))
+        found = None if self._flat is None else self._flat.read(values, lengths)
+        if found is None or 2 * len(found.odd) > len(values):
+            return self._of_events(list(map(self._decode, values)))
+        fields = self._of_flat(found)
+        if len(found.odd):
+            fields.put(found.odd, self._of_events([self._decode(values[row]) for row in found.odd.tolist()]))
+        return fields
+
+    def _of_events(self, events: list[Any]) -> _Fields:
+        times = np.array(list(map(self._time, events)), dtype=np.int64)
+        ids = None if self._id is None else list(map(self._id, events))
+        if ids is not None and not (self._id_is_text and None not in ids):
+            ids = list(map(str, ids))
+        fields: dict[str, Any] = {
+            name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
+        }
+        if self._codec is not None:
+            self._refuse_nan(events, fields)
+        for name, get in self._texts:
+            fields[name] = list(map(get, events))
+        return _Fields(times, ids, fields)
+
+    def _of_flat(self, found: Read) -> _Fields:
+        times, numbers, ids = found.numbers[self._source.time], found.numbers, None
+        if self._source.id:
+            ids = found.texts.get(self._source.id) or list(map(str, numbers[self._source.id].tolist()))
+        fields: dict[str, Any] = {name: numbers[name].astype(dtype, copy=False) for name, _, dtype in self._numbers}
+        return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts})
 
     def _ruled(self, batch: RecordBatch, decoded: Decoded, dead: list[DeadLetter]) -> Decoded:
         if self._contract is None:
@@ -154,38 +220,32 @@ class Decoder:
         decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         return decoded
 
-    def _columns(self, batch: RecordBatch, events: list[Any], parts: Sequence[RecordBatch]) -> Decoded:
-        """Raises _Bad, or a conversion's own error, if any of the events is unusable. parts: by partition."""
-        times = np.array(list(map(self._time, events)), dtype=np.int64)
+    def _columns(
+        self, batch: RecordBatch, found: _Fields, lengths: np.ndarray, parts: Sequence[RecordBatch]
+    ) -> Decoded:
+        """Raises _Bad if any of the records is unusable. lengths: of their values; parts: by partition."""
+        times, fields = found.times, found.fields
         if len(times):
             ahead = np.maximum.reduce(times - batch.timestamps) > self._source.max_skew_ms
             if ahead or np.minimum.reduce(times) < 0 or np.maximum.reduce(times) > MAX_EXACT:
                 raise _Bad("time", "out_of_bounds")
-        if None in batch.keys:
+        keys = _lengths(batch.keys)
+        if keys is None:
             raise _Bad("key", "null")
-        if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
+        if np.maximum.reduce(keys, initial=0) > MAX_KEY_CHARS:
             raise _Bad("key", "too_long")
+        ids = [place for part in parts for place in self._places(part)] if found.ids is None else found.ids
         # A text is never longer than the value that it comes in.
-        long = max(map(len, batch.values), default=0) > MAX_KEY_CHARS  # type: ignore[arg-type]
-        ids = self._ids(events) if self._id else [place for part in parts for place in self._places(part)]
-        if long and max(map(len, ids), default=0) > MAX_KEY_CHARS:
-            raise _Bad("key", "too_long")
-        fields: dict[str, Any] = {
-            name: np.array(list(map(get, events)), dtype=dtype) for name, get, dtype in self._numbers
-        }
+        if np.maximum.reduce(lengths, initial=0) > MAX_KEY_CHARS:
+            texts = [ids, *(filter(None, fields[name]) for name, _ in self._texts)]
+            if any(max(map(len, column), default=0) > MAX_KEY_CHARS for column in texts):
+                raise _Bad("key", "too_long")
         for name, _, dtype in self._numbers:
             if dtype is np.float64 and np.count_nonzero(np.abs(fields[name]) > MAX_NUMBER):
                 raise _Bad("decode", "out_of_range")
-        if self._codec is not None:
-            self._refuse_nan(events, fields)
         for name in self._inexact:
             if np.count_nonzero(np.abs(fields[name]) >= MAX_EXACT):
                 raise _Bad("decode", "out_of_range")
-        for name, get in self._texts:
-            column = list(map(get, events))
-            if long and max(map(len, filter(None, column)), default=0) > MAX_KEY_CHARS:
-                raise _Bad("key", "too_long")
-            fields[name] = column
         return Decoded(
             stream=self._stream,
             partition=batch.partition,
@@ -198,10 +258,6 @@ class Decoder:
             next_offset=0,
             polled_ns=batch.polled_ns,
         )
-
-    def _ids(self, events: list[Any]) -> list[str]:
-        found = list(map(self._id, events))  # type: ignore[arg-type]
-        return found if self._id_is_text and None not in found else list(map(str, found))
 
     def _refuse_nan(self, events: list[Any], fields: dict[str, Any]) -> None:
         """JSON has no NaN; a binary number can be one, and would be taken for a null."""
@@ -314,6 +370,18 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec, codec: Codec | No
         contract=contract,
         hidden=hidden,
     )
+
+
+def _lengths(given: Sequence[bytes | None]) -> np.ndarray | None:
+    """int64 [n]; None where one of them is. To look for it alone would touch each of them once more."""
+    try:
+        return _sizes(given)
+    except TypeError:
+        return None
+
+
+def _sizes(given: Sequence[Any]) -> np.ndarray:
+    return np.fromiter(map(len, given), np.int64, len(given))
 
 
 def _watermark(batch: RecordBatch, i: int) -> int | None:

@@ -45,9 +45,8 @@ def lines(fixed: Sequence[bytes], holes: Sequence[int], columns: Sequence[Column
     # An inner array is told from the outer one by beginning behind its bracket.
     starts = itertools.accumulate((len(column.text) for column in columns[:-1]), initial=0)
     cursors = [at + (column.kind == ROWS) for at, column in zip(starts, columns, strict=True)]
-    out = np.empty(len(text) + n * len(around), dtype=np.uint8)
-    ends = np.empty(n, dtype=np.int64)
-    _fill(
+    out = np.empty(len(text) + n * (len(around) + 1), dtype=np.uint8)
+    filled = _fill(
         np.frombuffer(text, dtype=np.uint8),
         np.array(cursors, dtype=np.int64),
         np.array([column.kind for column in columns], dtype=np.int64),
@@ -55,10 +54,9 @@ def lines(fixed: Sequence[bytes], holes: Sequence[int], columns: Sequence[Column
         np.frombuffer(around, dtype=np.uint8),
         np.array(list(itertools.accumulate(map(len, fixed))), dtype=np.int64),
         out,
-        ends,
+        n,
     )
-    filled, stops = out[: ends[-1]].tobytes(), ends.tolist()
-    return [filled[start:stop] for start, stop in itertools.pairwise([0, *stops])]
+    return out[: filled - 1].tobytes().split(b"\n")
 
 
 def compile_lines() -> None:
@@ -89,12 +87,14 @@ def _fill(
     fixed: np.ndarray,
     fixed_ends: np.ndarray,
     out: np.ndarray,
-    ends: np.ndarray,
-) -> None:
-    """text, fixed, out: uint8. cursors: where each column goes on. ends: of fixed texts, of lines."""
+    n: int,
+) -> int:
+    """text, fixed, out: uint8. cursors: where each column goes on; fixed_ends: of fixed texts. Each of the `n` lines
+    ends with a newline, and holds no other; returns where the last one ends.
+    """
     at = np.uintp(0)
     one = np.uintp(1)
-    for line in range(len(ends)):
+    for _ in range(n):
         begin = np.uintp(0)
         for hole in range(len(holes)):
             stop = np.uintp(fixed_ends[hole])
@@ -129,7 +129,9 @@ def _fill(
                 cursors[column] = end
             at = _copy(text, start, end, out, at)
         at = _copy(fixed, begin, np.uintp(len(fixed)), out, at)
-        ends[line] = at
+        out[at] = _NEWLINE
+        at += one
+    return int(at)
 
 
 @njit(inline="always", error_model="numpy")

@@ -123,7 +123,9 @@ class Tracer:
             return cls(pipeline)
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-        return cls(pipeline, OTLPSpanExporter())
+        from streams.otlp import PlainSpans
+
+        return cls(pipeline, PlainSpans(OTLPSpanExporter()))
 
     @property
     def exports(self) -> bool:

@@ -1,0 +1,416 @@
+"""Flat JSON records straight to columns, by compiled code that makes no Python object of a field.
+
+It reads what nearly every record is: an object of plain texts, numbers, true, false and null. Whatever else stands in
+a record, and whatever is wrong with it, makes it odd: it is left to msgspec, which decides what it means. So both give
+the same values for all that this one reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.inspect import BoolType, FloatType, IntType, NoneType, StrType, StructType
+from numba import njit
+
+_TEXT, _WHOLE, _REAL, _BOOL, _NULL = 1, 2, 4, 8, 16
+_ANY = 31
+"""What a value may be, as bits; a field that is not declared may be any."""
+_TYPES: list[tuple[msgspec.inspect.Type, int]] = [
+    (StrType(), _TEXT),
+    (IntType(), _WHOLE),
+    (FloatType(), _WHOLE | _REAL),
+    (BoolType(), _BOOL),
+    (NoneType(), _NULL),
+]
+"""Types without limits of their own: those with some are msgspec's to judge."""
+
+_UNREAD, _INTS, _FLOATS, _TEXTS = range(4)
+_MOST_FIELDS = 64
+_END = b"\0" * 8
+"""Ends every loop over what is read, and leaves room to look a word ahead."""
+_TRUE, _FALSE, _NONE = (np.frombuffer(word, dtype=np.uint8) for word in (b"true", b"false", b"null"))
+_EXACT_DIGITS, _EXACT_POWER = 18, 22
+"""Decimal digits that a uint64 holds whatever they are, and the highest power of ten that a float64 holds exactly."""
+_POWERS = np.array([float(10**power) for power in range(_EXACT_POWER + 1)])
+
+
+@dataclass(frozen=True)
+class Read:
+    """n records' columns, in which the rows `odd` (int64, rising) hold nothing yet.
+
+    numbers: int64 or float64 [n] by field, NaN for null; texts: list [n] by field.
+    """
+
+    numbers: dict[str, np.ndarray]
+    texts: dict[str, list[str | None]]
+    odd: np.ndarray
+
+
+class FlatJson:
+    """Reads the records of one event type; `flat_json` makes one where the type can be read so."""
+
+    def __init__(self, fields: Sequence[_Field], numbers: Mapping[str, type[Any]], texts: Collection[str]) -> None:
+        self._ints = [name for name, dtype in numbers.items() if dtype is np.int64]
+        self._floats = [name for name in numbers if name not in self._ints]
+        self._texts = list(texts)
+        places = {
+            name: (kind, place)
+            for kind, names in ((_INTS, self._ints), (_FLOATS, self._floats), (_TEXTS, self._texts))
+            for place, name in enumerate(names)
+        }
+        names = [field.wire.encode() for field in fields]
+        targets = [places.get(field.name, (_UNREAD, 0)) for field in fields]
+        self._table = (
+            np.frombuffer(b"".join(names), dtype=np.uint8),
+            np.cumsum([0, *map(len, names)]),
+            np.array([field.accepts for field in fields]),
+            np.array([kind for kind, _ in targets]),
+            np.array([place for _, place in targets]),
+            np.array([field.required for field in fields]),
+            np.array([field.default for field in fields]),
+        )
+
+    def read(self, values: Sequence[bytes], lengths: np.ndarray) -> Read:
+        """The columns of the records `values`, of as many bytes as `lengths` say (int64 [n])."""
+        n = len(values)
+        text = b"".join((*values, _END))
+        ints, floats = np.zeros((len(self._ints), n), dtype=np.int64), np.zeros((len(self._floats), n))
+        spans = np.zeros((len(self._texts), 2, n), dtype=np.int64)
+        odd = np.zeros(n, dtype=np.bool_)
+        hard = np.empty((len(self._floats) * n, 4), dtype=np.int64)
+        found = np.frombuffer(text, dtype=np.uint8)
+        columns = ints, floats, spans
+        count = _read(found, np.cumsum(lengths), *self._table, *columns, hard, odd)
+        for place, row, start, stop in hard[:count].tolist():
+            floats[place, row] = number = float(text[start:stop])
+            odd[row] |= math.isinf(number)
+        return Read(
+            dict(zip(self._ints, ints, strict=True)) | dict(zip(self._floats, floats, strict=True)),
+            {name: _cut(found, of_field) for name, of_field in zip(self._texts, spans, strict=True)},
+            np.flatnonzero(odd),
+        )
+
+
+@dataclass(frozen=True)
+class _Field:
+    """required: a record without it is odd; default: else its number, NaN for null; of a text always null."""
+
+    name: str
+    wire: str
+    accepts: int
+    required: bool
+    default: float
+
+
+def flat_json(
+    event: type[msgspec.Struct], *, numbers: Mapping[str, type[Any]], texts: Collection[str]
+) -> FlatJson | None:
+    """What reads the fields `numbers` (by their dtype, np.int64 or np.float64) and `texts` of `event`'s records.
+
+    None where its type says more of a record than the types of its fields, or compiled code cannot hold it.
+    """
+    info = msgspec.inspect.type_info(event)
+    assert isinstance(info, StructType)
+    said = event.__struct_config__
+    says_more = said.forbid_unknown_fields or said.array_like or said.tag is not None or hasattr(event, "__post_init__")
+    fields = [_field(field, numbers) for field in info.fields]
+    known = [field for field in fields if field is not None]
+    if says_more or len(known) < len(fields) or len(fields) > _MOST_FIELDS:
+        return None
+    flat = FlatJson(known, numbers, texts)
+    flat.read([b"{}"], np.array([2]))  # compiles, or reads what was compiled, before a round waits for it
+    return flat
+
+
+def _field(field: msgspec.inspect.Field, numbers: Mapping[str, type[Any]]) -> _Field | None:
+    members = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
+    found = [bits for member in members for plain, bits in _TYPES if plain == member]
+    if len(found) < len(members) or not _is_plain(field.encode_name):
+        return None
+    accepts = reduce(or_, found)
+    if numbers.get(field.name) is np.int64 and accepts != _WHOLE:
+        return None
+    default = field.default
+    if default is None and numbers.get(field.name) is not np.int64:
+        return _Field(field.name, field.encode_name, accepts, False, math.nan)
+    if isinstance(default, int | float) and abs(default) < 2**53 and not accepts & _TEXT:
+        return _Field(field.name, field.encode_name, accepts, False, float(default))
+    return _Field(field.name, field.encode_name, accepts, True, math.nan)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable() and not {'"', "\\"} & set(text)
+
+
+def _cut(text: np.ndarray, spans: np.ndarray) -> list[str | None]:
+    """The texts of a column, int64 [2, n]: where they begin and end, -1 for null. All is plain ASCII."""
+    out = np.empty(_length(spans), dtype=np.uint8)
+    nulls = _lay_out(text, spans, out)
+    found: list[Any] = out.tobytes().decode("ascii").split("\n")
+    found.pop()  # behind the last newline
+    if nulls:
+        for row in np.flatnonzero(spans[0] < 0).tolist():
+            found[row] = None
+    return found
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _length(spans: np.ndarray) -> int:
+    total = 0
+    for row in range(spans.shape[1]):
+        total += spans[1, row] - spans[0, row] + 1
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lay_out(text: np.ndarray, spans: np.ndarray, out: np.ndarray) -> int:
+    """Each text and a newline, one after the other; returns how many are null."""
+    nulls, at, one = 0, np.uintp(0), np.uintp(1)
+    for row in range(spans.shape[1]):
+        nulls += spans[0, row] < 0
+        place = np.uintp(spans[0, row])
+        for _ in range(spans[1, row] - spans[0, row]):
+            out[at] = text[place]
+            at += one
+            place += one
+        out[at] = 10
+        at += one
+    return nulls
+
+
+@njit(inline="always", error_model="numpy")
+def _blank(text: np.ndarray, at: np.uintp) -> np.uintp:
+    """The first place from `at` on that holds no white space."""
+    while text[at] == 0x20 or text[at] == 0x0A or text[at] == 0x0D or text[at] == 0x09:
+        at += np.uintp(1)
+    return at
+
+
+@njit(inline="always", error_model="numpy")
+def _text_end(text: np.ndarray, at: np.uintp) -> np.uintp:
+    """The first place that holds no character standing for itself: the closing quote of a plain text."""
+    while 0x20 <= text[at] < 0x7F and text[at] != 0x22 and text[at] != 0x5C:
+        at += np.uintp(1)
+    return at
+
+
+@njit(inline="always", error_model="numpy")
+def _is(text: np.ndarray, at: np.uintp, length: int, name: np.ndarray, start: int) -> bool:
+    same = 0
+    while same < length and text[at + np.uintp(same)] == name[np.uintp(start + same)]:
+        same += 1
+    return same == length
+
+
+@njit(inline="always", error_model="numpy")
+def _divided(mantissa: np.uint64, power: np.int64) -> float:
+    """mantissa / 10**power, rounded once; NaN where that cannot be told. mantissa < 10**18, power <= 22.
+
+    The quotient of the nearest float64 and what both leave over make a sum that is exact to some 100 bits: where its
+    rounding is the same a little below and a little above, it is that of the true quotient.
+    """
+    near = np.float64(mantissa)
+    over = np.float64(np.int64(mantissa) - np.int64(near))
+    if power == 0:
+        return near
+    by = _POWERS[power]
+    quotient = near / by
+    # quotient * by, as a sum of two (Dekker): what a float64 has no room for is in `low`.
+    big = 134217729.0 * quotient
+    high_q = big - (big - quotient)
+    low_q = quotient - high_q
+    big = 134217729.0 * by
+    high_b = big - (big - by)
+    low_b = by - high_b
+    product = quotient * by
+    low = ((high_q * high_b - product) + high_q * low_b + low_q * high_b) + low_q * low_b
+    rest = (((near - product) - low) + over) / by
+    below, above = quotient + rest * (1 - 1e-12), quotient + rest * (1 + 1e-12)
+    return below if below == above else math.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read(
+    text: np.ndarray,
+    stops: np.ndarray,
+    names: np.ndarray,
+    cuts: np.ndarray,
+    accepts: np.ndarray,
+    kinds: np.ndarray,
+    places: np.ndarray,
+    required: np.ndarray,
+    defaults: np.ndarray,
+    ints: np.ndarray,
+    floats: np.ndarray,
+    spans: np.ndarray,
+    hard: np.ndarray,
+    odd: np.ndarray,
+) -> int:
+    """Reads the records that end at `stops`. By field: where its name is in `names`, what it accepts, its kind of
+    column, its place among those, whether it must be there, and its number where it is not.
+
+    hard: int64 [·, 4], place, row, begin and end of numbers that take more to read; returns how many there are.
+    """
+    one = np.uintp(1)
+    everything = np.uint64(0)
+    for field in range(len(accepts)):
+        everything |= np.uint64(1) << np.uint64(field)
+    count = 0
+    begin = np.uintp(0)
+    for row in range(len(stops)):
+        before = count
+        stop = np.uintp(stops[row])
+        seen = np.uint64(0)
+        expected = 0
+        fine = False
+        at = _blank(text, begin)
+        if begin < stop and text[at] == 0x7B:
+            at = _blank(text, at + one)
+            more = text[at] != 0x7D
+            fine = True
+            while more:
+                fine = False
+                if text[at] != 0x22:
+                    break
+                at += one
+                # Which field: as a rule the one after the last.
+                field = -1
+                if expected < len(accepts):
+                    length = cuts[expected + 1] - cuts[expected]
+                    if _is(text, at, length, names, cuts[expected]) and text[at + np.uintp(length)] == 0x22:
+                        field = expected
+                        at += np.uintp(length)
+                if field < 0:
+                    start = at
+                    at = _text_end(text, at)
+                    if text[at] != 0x22:
+                        break
+                    for other in range(len(accepts)):
+                        length = cuts[other + 1] - cuts[other]
+                        if np.uintp(length) == at - start and _is(text, start, length, names, cuts[other]):
+                            field = other
+                            break
+                at = _blank(text, at + one)
+                if text[at] != 0x3A:
+                    break
+                at = _blank(text, at + one)
+                allowed, kind, place = _ANY, _UNREAD, 0
+                if field >= 0:
+                    bit = np.uint64(1) << np.uint64(field)
+                    if seen & bit:
+                        break
+                    seen |= bit
+                    expected = field + 1
+                    allowed, kind, place = accepts[field], kinds[field], places[field]
+                first = text[at]
+                if first == 0x22:
+                    start = at + one
+                    at = _text_end(text, start)
+                    if text[at] != 0x22 or not allowed & _TEXT:
+                        break
+                    if kind == _TEXTS:
+                        spans[place, 0, row] = start
+                        spans[place, 1, row] = at
+                    at += one
+                elif first == 0x2D or 0x30 <= first <= 0x39:
+                    start = at
+                    negative = first == 0x2D
+                    if negative:
+                        at += one
+                    digits = at
+                    mantissa = np.uint64(0)
+                    while 0x30 <= text[at] <= 0x39:
+                        mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 0x30)
+                        at += one
+                    size = np.int64(at - digits)
+                    if size == 0 or (size > 1 and text[digits] == 0x30):
+                        break
+                    fraction = np.int64(0)
+                    whole = True
+                    if text[at] == 0x2E:
+                        whole = False
+                        at += one
+                        digits = at
+                        while 0x30 <= text[at] <= 0x39:
+                            mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 0x30)
+                            at += one
+                        fraction = np.int64(at - digits)
+                        if fraction == 0:
+                            break
+                    raised = text[at] == 0x65 or text[at] == 0x45
+                    if raised:
+                        whole = False
+                        at += one
+                        if text[at] == 0x2B or text[at] == 0x2D:
+                            at += one
+                        digits = at
+                        while 0x30 <= text[at] <= 0x39:
+                            at += one
+                        if at == digits:
+                            break
+                    if not allowed & (_WHOLE if whole else _REAL):
+                        break
+                    simple = size + fraction <= _EXACT_DIGITS and not raised
+                    if not simple and (kind != _FLOATS or not allowed & _REAL):
+                        break  # as large as that, a number may be out of range
+                    if negative and whole and mantissa == 0:
+                        break
+                    if kind == _INTS:
+                        ints[place, row] = -np.int64(mantissa) if negative else np.int64(mantissa)
+                    elif kind == _FLOATS:
+                        number = _divided(mantissa, fraction) if simple and fraction <= _EXACT_POWER else math.nan
+                        if number == number:
+                            floats[place, row] = -number if negative else number
+                        else:
+                            hard[count, 0] = place
+                            hard[count, 1] = row
+                            hard[count, 2] = start
+                            hard[count, 3] = at
+                            count += 1
+                elif first == 0x74 or first == 0x66 or first == 0x6E:
+                    word, number = _TRUE, 1.0
+                    if first == 0x66:
+                        word, number = _FALSE, 0.0
+                    elif first == 0x6E:
+                        word, number = _NONE, math.nan
+                    if not allowed & (_NULL if first == 0x6E else _BOOL) or not _is(text, at, len(word), word, 0):
+                        break
+                    at += np.uintp(len(word))
+                    if kind == _FLOATS:
+                        floats[place, row] = number
+                    elif kind == _TEXTS:
+                        spans[place, 0, row] = spans[place, 1, row] = -1
+                at = _blank(text, at)
+                fine = text[at] == 0x7D
+                more = text[at] == 0x2C
+                if more:
+                    at = _blank(text, at + one)
+            at += one
+        if fine and _blank(text, at) == stop:
+            if seen != everything:
+                for field in range(len(accepts)):
+                    if seen >> np.uint64(field) & np.uint64(1):
+                        continue
+                    fine = fine and not required[field]
+                    if kinds[field] == _FLOATS:
+                        floats[places[field], row] = defaults[field]
+                    elif kinds[field] == _INTS:
+                        ints[places[field], row] = np.int64(defaults[field])
+                    elif kinds[field] == _TEXTS:
+                        spans[places[field], 0, row] = spans[places[field], 1, row] = -1
+        else:
+            fine = False
+        if not fine:
+            odd[row] = True
+            count = before
+            for place in range(spans.shape[0]):
+                spans[place, 0, row] = spans[place, 1, row] = 0
+        begin = stop
+    return count
