@@ -46,7 +46,7 @@ class PlainSpans(SpanExporter):
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return self._exporter.force_flush(timeout_millis)
@@ -87,7 +87,9 @@ def _is_simple(value: Any) -> bool:
 
 def _span(span: ReadableSpan) -> bytes:
     own, parent = span.get_span_context(), span.parent
-    assert own is not None and span.start_time is not None and span.end_time is not None  # plain spans have them
+    assert own is not None  # a plain span has all three
+    assert span.start_time is not None
+    assert span.end_time is not None
     flags = _HAS_IS_REMOTE | (_IS_REMOTE if parent is not None and parent.is_remote else 0)
     return b"".join(
         (
