@@ -52,19 +52,35 @@ class Checkpoint:
     taken: tuple[Taken, ...]
     progress: Progress | None = None
 
-    def rows(self) -> Iterator[Row]:
-        """Keys and packed rows, packed as they are asked for: all of them at once would take their memory twice, and
-        keep the event loop for as long. How far the owner is comes last: never before what it speaks of.
-        """
-        for taken in self.taken:
-            number = taken.table.kind.number
-            incarnation = self.follows.incarnation_of(number)
+    def rows(self) -> PackedRows:
+        """Keys and packed rows. How far the owner is comes last: never before what it speaks of."""
+        return PackedRows(self)
+
+
+class PackedRows:
+    """A checkpoint's rows, packed as they are asked for: all of them at once would take their memory twice, and keep
+    the event loop for as long.
+
+    count, size: how many have been packed, and bytes of their values.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.count = self.size = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        follows, progress = self._checkpoint.follows, self._checkpoint.progress
+        for taken in self._checkpoint.taken:
+            kind = taken.table.kind
+            incarnation = follows.incarnation_of(kind.number)
             for start in range(0, len(taken.keys), BLOCK_ROWS):
                 some = slice(start, start + BLOCK_ROWS)
                 keys = taken.keys[some]
-                packed = pack(
-                    incarnation, taken.vectors[some], taken.state[some], keys, template=taken.table.kind.template
-                )
-                yield from zip(map(_ROW_KEY, zip(repeat(number), keys)), packed, strict=True)
-        if self.progress is not None:
-            yield packed_progress(self.progress, self.follows.incarnation, self.vector)
+                packed = pack(incarnation, taken.vectors[some], taken.state[some], keys, template=kind.template)
+                self.count += len(packed)
+                self.size += sum(map(len, packed))
+                yield from zip(map(_ROW_KEY, zip(repeat(kind.number), keys)), packed, strict=True)
+        if progress is not None:
+            row = packed_progress(progress, follows.incarnation, self._checkpoint.vector)
+            self.count, self.size = self.count + 1, self.size + len(row[1])
+            yield row

@@ -52,19 +52,28 @@ def pack(
 ) -> list[bytes]:
     """The packed rows of int64 vectors [n, S], float64 state [n, W] and n keys."""
     n, streams = vectors.shape
+    if not n == len(rows) == len(keys):  # compiled code would read beyond the shorter ones
+        raise ValueError(f"{n} vectors and {len(rows)} states for {len(keys)} keys")
     at, size = _mask(streams, len(template))
-    numbers = np.ascontiguousarray(rows, dtype="<f8").view("<i8")
-    seen = numbers != template
-    fixed = np.empty((n, size), dtype=np.uint8)
-    fixed[:, : HEADER.size] = np.frombuffer(HEADER.pack(incarnation, streams, len(template)), dtype=np.uint8)
-    fixed[:, HEADER.size : at] = np.ascontiguousarray(vectors, dtype="<i8").view(np.uint8)
-    fixed[:, at:] = np.packbits(seen, axis=1, bitorder="little")
-    data, state = fixed.tobytes(), numbers[seen].tobytes()
-    cuts = itertools.pairwise([0, *(8 * np.cumsum(np.count_nonzero(seen, axis=1))).tolist()])
-    return [
-        data[place : place + size] + state[start:stop] + key.encode("utf-8", "surrogatepass")
-        for place, (start, stop), key in zip(range(0, n * size, size), cuts, keys, strict=True)
-    ]
+    texts = [key.encode("utf-8", "surrogatepass") for key in keys]
+    together = b"".join(texts)
+    out = np.empty(n * (size + 8 * len(template)) + len(together), dtype=np.uint8)
+    ends = np.empty(n, dtype=np.int64)
+    _fold(
+        np.frombuffer(HEADER.pack(incarnation, streams, len(template)), dtype=np.uint8),
+        np.ascontiguousarray(vectors, dtype=np.int64),
+        np.ascontiguousarray(rows, dtype=np.float64).view(np.int64),
+        template,
+        np.frombuffer(together, dtype=np.uint8),
+        np.array(list(map(len, texts)), dtype=np.int64),
+        at,
+        size,
+        out,
+        ends,
+    )
+    stops = ends.tolist()
+    data = out[: stops[-1] if n else 0].tobytes()
+    return [data[start:stop] for start, stop in itertools.pairwise([0, *stops])]
 
 
 def unpack(
@@ -125,6 +134,48 @@ def _mask(streams: int, width: int) -> tuple[int, int]:
     """Where the mask of a row begins and ends."""
     at = HEADER.size + 8 * streams
     return at, at + (width + 7) // 8
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold(
+    header: np.ndarray,
+    vectors: np.ndarray,
+    rows: np.ndarray,
+    template: np.ndarray,
+    keys: np.ndarray,
+    key_lengths: np.ndarray,
+    at: int,
+    size: int,
+    out: np.ndarray,
+    ends: np.ndarray,
+) -> None:
+    """Packs int64 vectors [n, S] and rows [n, W] into uint8 `out`, one behind the other: `_lay_out`'s inverse.
+
+    ends: where each ends.
+    """
+    begin, key_begin = 0, 0
+    for place in range(len(ends)):
+        out[begin : begin + len(header)] = header
+        for stream in range(vectors.shape[1]):
+            _put(vectors[place, stream], out, begin + 16 + 8 * stream)
+        out[begin + at : begin + size] = 0
+        cursor = begin + size
+        for column in range(len(template)):
+            if rows[place, column] != template[column]:
+                out[begin + at + column // 8] |= np.uint8(1 << column % 8)
+                _put(rows[place, column], out, cursor)
+                cursor += 8
+        for letter in range(key_lengths[place]):
+            out[cursor + letter] = keys[key_begin + letter]
+        key_begin += key_lengths[place]
+        begin = ends[place] = cursor + key_lengths[place]
+
+
+@njit(cache=True, inline="always")
+def _put(number: np.int64, out: np.ndarray, at: int) -> None:
+    """The number's 8 bytes, little-endian, from `at` on."""
+    for byte in range(8):
+        out[at + byte] = np.uint8(number >> np.int64(8 * byte) & 0xFF)
 
 
 @njit(cache=True, error_model="numpy")

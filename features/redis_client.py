@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+import hiredis
 from redis import exceptions as driver
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.connection import HiredisRespSerializer
 
 from features.redis_errors import FunctionMissing, meaning
 from features.store import StoreMisconfigured, StoreUnavailable
@@ -226,11 +226,8 @@ class _Packs:
     argument, and a checkpoint has thousands.
     """
 
-    _serializer = HiredisRespSerializer()
-
     def pack_command(self, *args: Any) -> list[bytes]:
-        packed: list[bytes] = self._serializer.pack(*args)
-        return packed
+        return [hiredis.pack_command((*args[0].split(), *args[1:]))]
 
 
 def _packing(kind: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from features.checkpoint import Checkpoint
 from features.engine import FeatureEngine
 from features.progress import Progress
-from features.store import Refused, Row, Store, StoreUnavailable
+from features.store import Refused, Store, StoreUnavailable
 from monitors.metrics import Metrics
 from streams.delivery import Delivery, Positions
 from streams.lane import Lane, Position
@@ -201,7 +201,7 @@ class Committer:
         self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="checkpoint")
 
     async def _write_one(self, copy: Checkpoint) -> None:
-        rows = _Counted(copy.rows())
+        rows = copy.rows()
         try:
             meta = await self._store.write(copy.partition, copy.follows, copy.vector, rows)
         except StoreUnavailable as error:
@@ -220,17 +220,3 @@ class Committer:
             self._metrics.inc("weir_checkpoints_total", result="written")
             self._metrics.inc("weir_checkpoint_rows_total", rows.count)
             self._metrics.inc("weir_checkpoint_bytes_total", rows.size)
-
-
-class _Counted:
-    """Rows that are packed as they are asked for; how many have come, and bytes of their values."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = rows
-        self.count = self.size = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            self.count += 1
-            self.size += len(row[1])
-            yield row
