@@ -207,9 +207,11 @@ class Decoder:
         return _Fields(times, ids, fields)
 
     def _of_flat(self, found: Read) -> _Fields:
-        times, numbers, ids = found.numbers[self._source.time], found.numbers, None
+        times, numbers = found.numbers[self._source.time], found.numbers
+        ids: list[Any] | None = None
         if self._source.id:
-            ids = found.texts.get(self._source.id) or list(map(str, numbers[self._source.id].tolist()))
+            by_text = self._id_is_text
+            ids = found.texts[self._source.id] if by_text else list(map(str, numbers[self._source.id].tolist()))
         fields: dict[str, Any] = {name: numbers[name].astype(dtype, copy=False) for name, _, dtype in self._numbers}
         return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts})
 

@@ -38,6 +38,8 @@ _END = b"\0" * 8
 _TRUE, _FALSE, _NONE = (np.frombuffer(word, dtype=np.uint8) for word in (b"true", b"false", b"null"))
 _EXACT_DIGITS, _EXACT_POWER = 18, 22
 """Decimal digits that a uint64 holds whatever they are, and the highest power of ten that a float64 holds exactly."""
+_SURE_POWER = 2
+"""Digits of an exponent with which no number of that many digits is out of range."""
 _POWERS = np.array([float(10**power) for power in range(_EXACT_POWER + 1)])
 
 
@@ -344,6 +346,7 @@ def _read(
                         fraction = np.int64(at - digits)
                         if fraction == 0:
                             break
+                    sure = size + fraction <= _EXACT_DIGITS  # to be in range
                     raised = text[at] == 0x65 or text[at] == 0x45
                     if raised:
                         whole = False
@@ -355,11 +358,12 @@ def _read(
                             at += one
                         if at == digits:
                             break
+                        sure = sure and np.int64(at - digits) <= _SURE_POWER
                     if not allowed & (_WHOLE if whole else _REAL):
                         break
-                    simple = size + fraction <= _EXACT_DIGITS and not raised
-                    if not simple and (kind != _FLOATS or not allowed & _REAL):
-                        break  # as large as that, a number may be out of range
+                    simple = sure and not raised
+                    if not simple and not (kind == _FLOATS and allowed & _REAL) and not (kind == _UNREAD and sure):
+                        break
                     if negative and whole and mantissa == 0:
                         break
                     if kind == _INTS:
@@ -393,7 +397,9 @@ def _read(
                 if more:
                     at = _blank(text, at + one)
             at += one
-        if fine and _blank(text, at) == stop:
+        while at < stop and text[at] <= 0x20 and _blank(text, at) != at:  # as far as this record goes
+            at += one
+        if fine and at == stop:
             if seen != everything:
                 for field in range(len(accepts)):
                     if seen >> np.uint64(field) & np.uint64(1):

@@ -53,17 +53,21 @@ class PlainSpans(SpanExporter):
 
     def encoded(self, spans: Sequence[ReadableSpan]) -> bytes:
         """An ExportTraceServiceRequest of plain spans."""
-        by_origin: dict[tuple[Any, Any], list[ReadableSpan]] = {}
+        found: dict[Any, dict[Any, list[ReadableSpan]]] = {}
         for span in spans:
-            by_origin.setdefault((span.resource, span.instrumentation_scope), []).append(span)
-        return b"".join(self._from_origin(origin, of_origin) for origin, of_origin in by_origin.items())
+            found.setdefault(span.resource, {}).setdefault(span.instrumentation_scope, []).append(span)
+        return b"".join(_sized(_RESOURCE_SPANS, self._of_resource(resource, of)) for resource, of in found.items())
 
-    def _from_origin(self, origin: tuple[Any, Any], spans: list[ReadableSpan]) -> bytes:
-        if origin not in self._around:
-            self._around[origin] = _around(spans[0])
-        resource, scope = self._around[origin]
-        encoded = [_sized(_SPANS, _span(span)) for span in spans]
-        return _sized(_RESOURCE_SPANS, resource + _sized(_SCOPE_SPANS, b"".join((scope, *encoded))))
+    def _of_resource(self, resource: Any, by_scope: dict[Any, list[ReadableSpan]]) -> bytes:
+        parts = list[bytes]()
+        for scope, spans in by_scope.items():
+            if (resource, scope) not in self._around:
+                self._around[resource, scope] = _around(spans[0])
+            of_resource, of_scope = self._around[resource, scope]
+            parts = parts or [of_resource]
+            encoded = [_sized(_SPANS, _span(span)) for span in spans]
+            parts.append(_sized(_SCOPE_SPANS, b"".join((of_scope, *encoded))))
+        return b"".join(parts)
 
 
 def _is_plain(span: ReadableSpan) -> bool:

@@ -353,8 +353,36 @@ def assert_same(found: Decoded, wanted: Decoded) -> None:
 
 
 RULED = replace(SOURCE, rules=[Rule("amount", le=100.0), Rule("items", ge=0, on_violation="dead_letter")])
+
+
+class Flat(Event):
+    payment_id: str
+    user_id: str
+    amount: float
+    ts: int
+    items: int = 0
+    score: float | None = None
+    country: str | None = None
+
+
+class Numbered(Flat):
+    """Its id is a number."""
+
+    payment_id: int  # type: ignore[assignment]
+
+
+def flat(**source: Any) -> Decoder:
+    """Of a type that compiled code reads."""
+    given = {"event": Flat, "key": "user_id", "id": "payment_id", "time": "ts"} | source
+    made = decoder(Source("payments", **given))
+    assert made._flat is not None
+    return made
+
+
 KINDS = {
     "plain": decoder(),
+    "flat": flat(),
+    "flat, without an id": flat(id=None),
     "without an id": decoder(Source("payments", Payment, key="user_id", time="ts")),
     "with rules": Decoder(
         RULED, 0, numbers={"amount", "items"}, texts={"user_id"}, contract=Contract(RULED.conditions), hidden=["items"]
@@ -389,6 +417,46 @@ def test_batches_without_a_bad_record_are_decoded_at_once(kind: str, monkeypatch
     batches = [batch([Record(payment())] * 3, partition=p) for p in range(3)]
     monkeypatch.setattr(Decoder, "decode", None)
     assert [len(found) for found in KINDS[kind].decode_all(batches)] == [3, 3, 3]
+
+
+FLAT_ROWS = st.builds(
+    lambda fields, name, as_ascii: Record(
+        json.dumps(GOOD | {"payment_id": name} | fields, ensure_ascii=as_ascii).encode()
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "amount": st.floats(-1e39, 1e39) | st.integers(-(10**20), 10**20),
+            "score": st.none() | st.floats(0, 1),
+            "country": st.none() | st.text(max_size=3) | st.just("x" * (MAX_KEY_CHARS + 1)),
+            "ts": st.integers(NOW - 10, NOW + 10) | st.sampled_from([-1, YEAR_2100]),
+            "more": st.booleans() | st.lists(st.integers(), max_size=1),
+        },
+    ),
+    st.text(max_size=4) | st.integers(-5, 5) | st.just(2**63),
+    st.booleans(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("event", [Flat, Numbered])
+@settings(deadline=None)
+@given(st.lists(FLAT_ROWS | st.builds(Record, st.one_of(*_values())), min_size=1, max_size=6))
+def test_what_compiled_code_reads_is_what_msgspec_would_give(event: type[Event], rows: list[Record]) -> None:
+    by_code, by_msgspec = flat(event=event), flat(event=event)
+    by_msgspec._flat = None
+    given = batch(rows)
+    assert_same(by_code.decode(given), by_msgspec.decode(given))
+
+
+def test_most_of_a_batch_is_read_by_compiled_code_also_where_some_records_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, seen = flat(), list[bytes]()
+    decode = made._decode
+    monkeypatch.setattr(made, "_decode", lambda value: seen.append(value) or decode(value))
+    odd = payment(payment_id="größe")
+    found = made.decode(batch([Record(payment(payment_id=f"p{i}")) for i in range(3)] + [Record(odd)]))
+    assert (found.ids, seen, found.dead) == (["p0", "p1", "p2", "größe"], [odd], [])
 
 
 class Loose(Event):
