@@ -66,6 +66,18 @@ class _Command(NamedTuple):
     question: bool
 
 
+class _Commit(NamedTuple):
+    """One that Kafka has not answered. whole: whether it is of all positions that were to be committed."""
+
+    offsets: list[TopicPartition]
+    whole: bool
+    answer: Future[bool]
+
+    @property
+    def named(self) -> set[tuple[str, int, int]]:
+        return _named(self.offsets)
+
+
 class Intake:
     """topics: of the streams, the scored one first. `deliver` puts a poll on the agent's channel, in the loop.
 
@@ -84,7 +96,7 @@ class Intake:
         rebalanced: Callable[[str, float], None],
     ) -> None:
         # Where a position is outside of the log, the owner must know: whatever librdkafka did would lose records.
-        self._config = {**config, "auto.offset.reset": "error"}
+        self._config = {**config, "auto.offset.reset": "error", "on_commit": self._on_commit}
         self._ids = ids
         self._topics = list(topics)
         self._streams = {topic: s for s, topic in enumerate(topics)}
@@ -103,6 +115,8 @@ class Intake:
         self._generations: dict[int, int] = {}  # of the partitions that have been started
         self._recovering: set[int] = set()
         self._lost: set[int] = set()  # while the owner is told of it
+        self._commit_open: _Commit | None = None
+        self._rebalancing = False  # inside a callback, from which nothing can be polled
         self._paused: set[tuple[int, int]] = set()  # (stream, partition) whose merge buffer is full
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -142,8 +156,13 @@ class Intake:
         self._order(lambda: self._close(size))
 
     async def commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
-        """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException."""
-        return await self._in_thread(lambda: self._commit(positions))
+        """Commits by (stream, partition); False where some are not this worker's any more. Raises KafkaException.
+
+        Reading goes on meanwhile.
+        """
+        answer: Future[bool] = Future()
+        self._commands.put(_Command(lambda: self._commit(positions, answer), question=True))
+        return await asyncio.wrap_future(answer)
 
     async def offsets_and_group(
         self, positions: Mapping[tuple[int, int], Position]
@@ -296,14 +315,54 @@ class Intake:
     def _order(self, call: Callable[[], None]) -> None:
         self._commands.put(_Command(call, question=False))
 
-    def _commit(self, positions: Mapping[tuple[int, int], Position]) -> bool:
-        # Partitions may have been lost since: a commit of theirs would get this member fenced for good.
-        held = {t.partition for t in self._consumer.assignment()} - self._lost
-        mine = {at: position for at, position in positions.items() if at[1] in held}
-        for result in self._consumer.commit(offsets=self._offsets(mine), asynchronous=False) if mine else ():
-            if result.error is not None:
-                raise KafkaException(result.error)
-        return len(mine) == len(positions)
+    def _commit(self, positions: Mapping[tuple[int, int], Position], answer: Future[bool]) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return  # who asked was cancelled
+        try:
+            self._settle()  # that of one who was cancelled since
+            held = self._held()
+            mine = {at: position for at, position in positions.items() if at[1] in held}
+            self._commit_open = _Commit(self._offsets(mine), len(mine) == len(positions), answer)
+            if self._rebalancing or not mine:
+                self._settle()
+            else:
+                self._consumer.commit(offsets=self._commit_open.offsets, asynchronous=True)
+        except BaseException as error:
+            self._commit_open = None
+            answer.set_exception(error)
+
+    def _settle(self) -> None:
+        """Waits for the commit that is open, if one is. It is made once more, for its answer would come with a poll:
+        of what is held now.
+        """
+        if self._commit_open is None:
+            return
+        (offsets, whole, answer), self._commit_open = self._commit_open, None
+        held = self._held()
+        still = [t for t in offsets if t.partition in held]
+        try:
+            for result in self._consumer.commit(offsets=still, asynchronous=False) if still else ():
+                if result.error is not None:
+                    raise KafkaException(result.error)
+        except KafkaException as error:  # that of who asked for it
+            answer.set_exception(error)
+        else:
+            answer.set_result(whole and len(still) == len(offsets))
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Called inside a poll. One that was settled before is answered all the same, and nobody waits for it."""
+        if self._commit_open is None or self._commit_open.named != _named(partitions):
+            return
+        (_, whole, answer), self._commit_open = self._commit_open, None
+        found = next((t.error for t in partitions if t.error is not None), error)
+        if found is None:
+            answer.set_result(whole)
+        else:
+            answer.set_exception(KafkaException(found))
+
+    def _held(self) -> set[int]:
+        """Partitions may have been lost since: a commit of theirs would get this member fenced for good."""
+        return {t.partition for t in self._consumer.assignment()} - self._lost
 
     def _offsets(self, positions: Mapping[tuple[int, int], Position]) -> list[TopicPartition]:
         return [
@@ -424,10 +483,13 @@ class Intake:
             self._generations.pop(partition, None)
             self._recovering.discard(partition)
         self._paused = {(s, p) for s, p in self._paused if p not in partitions}
+        self._rebalancing = True
+        self._settle()
         answer = asyncio.run_coroutine_threadsafe(ask(partitions), self._loop)
         until = time.monotonic() + _REVOKE_S
         while not answer.done() and time.monotonic() < until:
             self._answer(0.01)  # the owner commits through this thread
+        self._rebalancing = False
         try:
             answer.result(0)
         except TimeoutError:
@@ -435,3 +497,7 @@ class Intake:
 
     def _release(self, consumer: Consumer, partitions: Sequence[int]) -> None:
         consumer.incremental_unassign(self._everywhere(partitions))
+
+
+def _named(offsets: Sequence[TopicPartition]) -> set[tuple[str, int, int]]:
+    return {(t.topic, t.partition, t.offset) for t in offsets}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 
-from confluent_kafka import TopicPartition
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.intake import Intake, _Command
 from streams.lane import Position
@@ -33,33 +35,114 @@ def _intake() -> Intake:
 
 
 class Member:
-    """Of a group, with partitions 0 and 1; notes what it is asked to commit."""
+    """Of a group, with partitions 0 and 1; notes what it is asked to commit, and answers when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, intake: Intake | None = None) -> None:
+        self._intake = intake
         self.committed: list[tuple[str, int, int]] = []
+        self.waiting: list[list[TopicPartition]] = []
+        self.refuses: KafkaError | None = None
 
     def assignment(self) -> list[TopicPartition]:
         return [TopicPartition("t", p) for p in (0, 1)]
 
-    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition]:
+    def commit(self, offsets: list[TopicPartition], *, asynchronous: bool) -> list[TopicPartition] | None:
         assert offsets
-        assert not asynchronous
+        if asynchronous:
+            self.waiting.append(offsets)
+            return None
+        if self.refuses is not None:
+            raise KafkaException(self.refuses)
         self.committed += [(t.topic, t.partition, t.offset) for t in offsets]
         return offsets
 
+    def answer(self, error: KafkaError | None = None) -> None:
+        """The oldest commit's answer, as a poll brings it."""
+        assert self._intake is not None
+        offsets = self.waiting.pop(0)
+        if error is None:
+            self.committed += [(t.topic, t.partition, t.offset) for t in offsets]
+        self._intake._on_commit(error, [TopicPartition(t.topic, t.partition, t.offset) for t in offsets])
+
+
+FENCED = KafkaError(KafkaError.ILLEGAL_GENERATION)
+
+
+def _member() -> tuple[Intake, Member]:
+    intake = _intake()
+    intake._consumer = member = Member(intake)  # type: ignore[assignment]
+    return intake, member
+
+
+def _commit(intake: Intake, **offsets: int) -> Future[bool]:
+    """p0=5: of partition 0, 5."""
+    answer: Future[bool] = Future()
+    intake._commit({(0, int(name[1:])): Position(offset) for name, offset in offsets.items()}, answer)
+    return answer
+
+
+def test_a_commit_is_answered_by_a_poll_and_reading_goes_on_until_then() -> None:
+    intake, member = _member()
+    answer = _commit(intake, p0=5, p1=6)
+    assert not answer.done()
+    member.answer()
+    assert answer.result(0)
+    assert member.committed == [("t", 0, 5), ("t", 1, 6)]
+    refused = _commit(intake, p0=7)
+    member.answer(FENCED)
+    with pytest.raises(KafkaException, match="ILLEGAL_GENERATION"):
+        refused.result(0)
+
 
 def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> None:
-    intake = _intake()
-    intake._consumer = member = Member()  # type: ignore[assignment]
-    assert intake._commit({(0, 0): Position(5), (0, 1): Position(6)})
-    assert member.committed == [("t", 0, 5), ("t", 1, 6)]
-    assert not intake._commit({(0, 0): Position(7), (0, 2): Position(8)}), "2 has gone"
+    intake, member = _member()
+    gone = _commit(intake, p0=7, p2=8)
+    member.answer()
+    assert gone.result(0) is False, "2 has gone"
     intake._lost = {1}
-    assert not intake._commit({(0, 0): Position(9), (0, 1): Position(9)}), "1 is being lost"
-    assert member.committed[2:] == [("t", 0, 7), ("t", 0, 9)]
+    lost = _commit(intake, p0=9, p1=9)
+    member.answer()
+    assert lost.result(0) is False, "1 is being lost"
+    assert member.committed == [("t", 0, 7), ("t", 0, 9)]
     intake._lost = {0, 1}
-    assert not intake._commit({(0, 1): Position(10)})
-    assert len(member.committed) == 4
+    assert _commit(intake, p1=10).result(0) is False
+    assert len(member.committed) == 2
+
+
+def test_a_rebalance_settles_the_commit_that_is_open_and_each_that_is_asked_inside_it() -> None:
+    intake, member = _member()
+    open_one = _commit(intake, p0=5, p1=6)
+    intake._rebalancing, intake._lost = True, {1}
+    intake._settle()
+    assert open_one.result(0) is False, "1 is lost"
+    assert _commit(intake, p0=7).result(0), "no poll can bring an answer"
+    assert member.committed == [("t", 0, 5), ("t", 0, 7)]
+    intake._rebalancing, intake._lost = False, set()
+    later = _commit(intake, p0=9)
+    member.answer()  # of the first, which was settled
+    assert not later.done()
+    member.answer()
+    assert later.result(0)
+
+
+def test_a_commit_that_cannot_be_settled_says_so_to_who_asked_for_it() -> None:
+    intake, member = _member()
+    open_one = _commit(intake, p0=5)
+    member.refuses = FENCED
+    intake._settle()
+    with pytest.raises(KafkaException, match="ILLEGAL_GENERATION"):
+        open_one.result(0)
+    intake._settle()
+
+
+def test_one_commit_is_open_at_a_time_and_who_was_cancelled_asks_for_none() -> None:
+    intake, member = _member()
+    first, second = _commit(intake, p0=5), _commit(intake, p0=6)
+    assert (first.result(0), second.done(), member.committed) == (True, False, [("t", 0, 5)])
+    cancelled: Future[bool] = Future()
+    cancelled.cancel()
+    intake._commit({(0, 0): Position(9)}, cancelled)
+    assert (second.done(), len(member.waiting)) == (False, 2)
 
 
 def test_inside_a_rebalance_questions_are_answered_and_partitions_begin_only_after_it() -> None:
