@@ -60,6 +60,7 @@ class Committer:
         """Held by who sends outputs and acknowledges them, or delivers them: a commit covers whole rounds."""
         self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
         self._committed: dict[tuple[int, int], Position] = {}
+        self._doubted = False  # whether Kafka may have older ones
         self._gone: set[int] = set()  # partitions forgotten since the last `mark`
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # monotonic; of the first commit since that was not done
@@ -78,6 +79,10 @@ class Committer:
         """The partition is gone, or begins anew: what a boundary that is under way has of it is out of date."""
         self._gone.add(partition)
         self._committed = {at: position for at, position in self._committed.items() if at[1] != partition}
+
+    def commit_anew(self) -> None:
+        """Kafka may have older positions: the next boundary commits all, those too that have not moved."""
+        self._doubted = True
 
     async def boundary(self, lanes: Mapping[int, Lane], *, checkpoint: bool, give_up: Callable[[], bool]) -> bool:
         """`mark` and `finish` at once, between rounds, with no round computing meanwhile."""
@@ -102,6 +107,8 @@ class Committer:
     def _marked(self, lanes: Mapping[int, Lane], checkpoint: bool) -> Boundary:
         if self._writing is not None and self._writing.done():
             self._writing.result()
+        if self._doubted:
+            self._committed, self._doubted = {}, False
         ready = {p: lane for p, lane in lanes.items() if lane.recovered}
         positions = {
             (s, p): position

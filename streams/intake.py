@@ -34,6 +34,8 @@ T = TypeVar("T")
 _OPEN_POLLS = 3
 """Full ones, in hand at once: one is worked on, one waits, one is being read."""
 _IDLE_S = 0.1
+_ANSWER_S = 0.005
+"""Between two looks for a commit's answer while nothing is to be read."""
 _FULL_S = 0.5
 _REVOKE_S = 30.0
 _SEEK_TRIES = 10
@@ -54,6 +56,9 @@ class Owner(Protocol):
 
     def out_of_range(self, partition: int, reason: str) -> None:
         """Where it was to be read from there is nothing: begin again."""
+
+    def committed_late(self) -> None:
+        """Kafka may have older offsets than were committed last."""
 
     def failed(self, error: BaseException) -> None:
         """The intake cannot go on."""
@@ -205,23 +210,27 @@ class Intake:
                 self._topics[:1], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._halt.is_set():
-                self._serve(0 if self._has_room else _IDLE_S)
+                self._serve(0 if self._has_room else _ANSWER_S if self._commit_open is not None else _IDLE_S)
                 if self._asleep:
                     self._wake()
                 if self._has_room:
-                    self._read(_IDLE_S)
+                    self._read(_IDLE_S, self._max_records)
                 elif time.monotonic() - self._full_since > _FULL_S:
                     self._stand_by()
+                elif self._commit_open is not None:
+                    self._read(0, 1)  # its answer comes before any record
             self._consumer.close()
         except BaseException as error:
+            if self._commit_open is not None:
+                self._commit_open.answer.set_exception(error)
             self._loop.call_soon_threadsafe(self._owner.failed, error)
 
-    def _read(self, wait_s: float) -> None:
+    def _read(self, wait_s: float, most: int) -> None:
         first = self._consumer.poll(wait_s)
         if first is None:
             return
         # What has been fetched by now comes along; waiting for more would only add latency.
-        rest = self._consumer.consume(self._max_records - 1, 0) if self._max_records > 1 else []
+        rest = self._consumer.consume(most - 1, 0) if most > 1 else []
         poll = self._poll([first, *rest], time.monotonic_ns())
         if poll.batches or poll.ends:
             self._open += poll.size
@@ -234,7 +243,7 @@ class Intake:
         self._consumer.pause(self._consumer.assignment())
         while not self._halt.is_set() and not self._has_room:
             self._serve(0)
-            self._read(_IDLE_S)  # rebalances; a record that was on its way is taken above the bound
+            self._read(_IDLE_S, self._max_records)  # rebalances; a record that was on its way is taken above the bound
         self._standing_by = False
         self._consumer.resume(self._readable())
         self._asleep = True
@@ -338,20 +347,23 @@ class Intake:
         if self._commit_open is None:
             return
         (offsets, whole, answer), self._commit_open = self._commit_open, None
-        held = self._held()
-        still = [t for t in offsets if t.partition in held]
         try:
+            held = self._held()
+            still = [t for t in offsets if t.partition in held]
             for result in self._consumer.commit(offsets=still, asynchronous=False) if still else ():
                 if result.error is not None:
                     raise KafkaException(result.error)
-        except KafkaException as error:  # that of who asked for it
+        except BaseException as error:  # that of who asked for it
             answer.set_exception(error)
         else:
             answer.set_result(whole and len(still) == len(offsets))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """Called inside a poll. One that was settled before is answered all the same, and nobody waits for it."""
+        """Called inside a poll. One that was settled before is answered all the same: it may have come to Kafka behind
+        newer offsets, where its coordinator was asked again.
+        """
         if self._commit_open is None or self._commit_open.named != _named(partitions):
+            self._loop.call_soon_threadsafe(self._owner.committed_late)
             return
         (_, whole, answer), self._commit_open = self._commit_open, None
         found = next((t.error for t in partitions if t.error is not None), error)

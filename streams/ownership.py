@@ -146,6 +146,9 @@ class Ownership:
     def out_of_range(self, partition: int, reason: str) -> None:
         self._anew[partition] = (reason, False)
 
+    def committed_late(self) -> None:
+        self._committer.commit_anew()
+
     def failed(self, error: BaseException) -> None:
         self._failed(error)
 

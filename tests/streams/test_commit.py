@@ -133,6 +133,17 @@ async def test_a_boundary_where_nothing_happened_commits_nothing(bench: Bench) -
     assert len(bench.delivery.committed) == 1
 
 
+async def test_where_kafka_may_have_older_offsets_all_are_committed_again_until_it_has_them(bench: Bench) -> None:
+    await bench.round("a")
+    assert await bench.boundary()
+    bench.committer.commit_anew()
+    bench.delivery.answers = [False]
+    assert not await bench.boundary()
+    assert await bench.boundary()
+    assert await bench.boundary()
+    assert bench.delivery.committed == [{(0, 0): Position(1, time=NOW)}] * 2
+
+
 async def test_between_checkpoints_only_offsets_are_committed(bench: Bench) -> None:
     await bench.round("a")
     assert await bench.boundary(checkpoint=False)

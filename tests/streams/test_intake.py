@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -23,6 +26,8 @@ class Nobody:
     async def lost(self, partitions: Sequence[int]) -> None: ...
 
     def out_of_range(self, partition: int, reason: str) -> None: ...
+
+    def committed_late(self) -> None: ...
 
     def failed(self, error: BaseException) -> None: ...
 
@@ -111,6 +116,9 @@ def test_what_was_lost_is_not_committed_even_while_the_owner_is_told_of_it() -> 
 
 def test_a_rebalance_settles_the_commit_that_is_open_and_each_that_is_asked_inside_it() -> None:
     intake, member = _member()
+    late: list[str] = []
+    intake._owner.committed_late = lambda: late.append("late")  # type: ignore[method-assign]
+    intake._loop = asyncio.new_event_loop()
     open_one = _commit(intake, p0=5, p1=6)
     intake._rebalancing, intake._lost = True, {1}
     intake._settle()
@@ -123,6 +131,9 @@ def test_a_rebalance_settles_the_commit_that_is_open_and_each_that_is_asked_insi
     assert not later.done()
     member.answer()
     assert later.result(0)
+    with contextlib.closing(intake._loop):
+        intake._loop.run_until_complete(asyncio.sleep(0))
+    assert late == ["late"], "it may have come behind newer offsets"
 
 
 def test_a_commit_that_cannot_be_settled_says_so_to_who_asked_for_it() -> None:
@@ -133,6 +144,49 @@ def test_a_commit_that_cannot_be_settled_says_so_to_who_asked_for_it() -> None:
     with pytest.raises(KafkaException, match="ILLEGAL_GENERATION"):
         open_one.result(0)
     intake._settle()
+
+
+class Full(Member):
+    """Answers with the poll after the commit; has no records."""
+
+    halted = False
+
+    def subscribe(self, topics: list[str], **callbacks: object) -> None: ...
+
+    def poll(self, wait_s: float) -> None:
+        if self.waiting:
+            self.answer()
+
+    def pause(self, partitions: list[TopicPartition]) -> None:
+        self.halted = True
+
+    def resume(self, partitions: list[TopicPartition]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_commit_is_answered_while_no_more_is_read() -> None:
+    # What there is room for may wait for the commit: a checkpoint that new entities wait for begins after it.
+    intake = _intake()
+    intake._consumer = member = Full(intake)  # type: ignore[assignment]
+    intake._open, intake._full_since = intake._most_open, time.monotonic() + 60
+    answer: Future[bool] = Future()
+    intake._thread.start()
+    intake._commands.put(_Command(lambda: intake._commit({(0, 0): Position(5)}, answer), question=True))
+    assert answer.result(10)
+    intake._halt.set()
+    intake._thread.join()
+    assert not member.halted
+
+
+def test_who_waits_for_a_commit_hears_that_the_intake_cannot_go_on() -> None:
+    intake, _ = _member()
+    answer = _commit(intake, p0=5)
+    intake._loop = asyncio.new_event_loop()
+    with contextlib.closing(intake._loop):
+        intake._run()  # its consumer knows no `subscribe`
+    with pytest.raises(AttributeError):
+        answer.result(0)
 
 
 def test_one_commit_is_open_at_a_time_and_who_was_cancelled_asks_for_none() -> None:
