@@ -52,8 +52,8 @@ def pack(
 ) -> list[bytes]:
     """The packed rows of int64 vectors [n, S], float64 state [n, W] and n keys."""
     n, streams = vectors.shape
-    if not n == len(rows) == len(keys):  # compiled code would read beyond the shorter ones
-        raise ValueError(f"{n} vectors and {len(rows)} states for {len(keys)} keys")
+    if not n == len(keys) or rows.shape != (n, len(template)):  # compiled code would read beyond the shorter ones
+        raise ValueError(f"{n} vectors and states {rows.shape} for {len(keys)} keys and {len(template)} numbers")
     at, size = _mask(streams, len(template))
     texts = [key.encode("utf-8", "surrogatepass") for key in keys]
     together = b"".join(texts)

@@ -38,8 +38,8 @@ from features.store import (
 CHUNK_BYTES = 256 * 1024
 CHUNK_ROWS = 1000
 """A chunk keeps the server busy for 1 to 3 ms."""
-_SOME_ROWS = 50
-"""Rows that are taken before it is looked whether their chunk is full."""
+SOME_ROWS = 50
+"""Rows at most that are taken at once; then it is looked whether their chunk is full."""
 CHUNKS = 4
 """Sent at once: each answer that is waited for costs as long as the worker's event loop is busy with a round, and each
 chunk that goes with others a millisecond or two in which no round begins."""
@@ -285,12 +285,15 @@ def _text(vector: Vector) -> str:
 
 def _chunks(rows: Iterable[Row]) -> Iterator[_Chunk]:
     """`rows` in chunks of bounded size, the last one, which may be empty, as such."""
-    rest = iter(rows)
-    chunk, size = list[Row](), 0
-    while some := list(itertools.islice(rest, min(_SOME_ROWS, CHUNK_ROWS - len(chunk)))):
-        chunk += some
-        size += sum([len(key.key) + len(value) for key, value in some])
-        if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+    rest, chunk, size, largest = iter(rows), list[Row](), 0, CHUNK_BYTES
+    while True:
+        full = len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES
+        room = CHUNK_ROWS if full else CHUNK_ROWS - len(chunk)
+        if not (some := list(itertools.islice(rest, min(room, SOME_ROWS, max(1, CHUNK_BYTES // (4 * largest)))))):
+            break
+        if full:
             yield chunk, False
             chunk, size = [], 0
+        sizes = [len(key.key) + len(value) for key, value in some]
+        chunk, size, largest = chunk + some, size + sum(sizes), max(1, *sizes)
     yield chunk, True

@@ -210,8 +210,8 @@ class Decoder:
         times, numbers = found.numbers[self._source.time], found.numbers
         ids: list[Any] | None = None
         if self._source.id:
-            by_text = self._id_is_text
-            ids = found.texts[self._source.id] if by_text else list(map(str, numbers[self._source.id].tolist()))
+            name = self._source.id
+            ids = found.texts[name] if self._id_is_text else list(map(str, numbers[name].tolist()))
         fields: dict[str, Any] = {name: numbers[name].astype(dtype, copy=False) for name, _, dtype in self._numbers}
         return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts})
 

@@ -102,7 +102,7 @@ class FlatJson:
 
 @dataclass(frozen=True)
 class _Field:
-    """required: a record without it is odd; default: else its number, NaN for null; of a text always null."""
+    """required: a record without it is odd; default: else its number, NaN for null; a text is null then."""
 
     name: str
     wire: str
@@ -122,7 +122,7 @@ def flat_json(
     assert isinstance(info, StructType)
     said = event.__struct_config__
     says_more = said.forbid_unknown_fields or said.array_like or said.tag is not None or hasattr(event, "__post_init__")
-    fields = [_field(field, numbers) for field in info.fields]
+    fields = [_field(field, numbers, texts) for field in info.fields]
     known = [field for field in fields if field is not None]
     if says_more or len(known) < len(fields) or len(fields) > _MOST_FIELDS:
         return None
@@ -131,20 +131,25 @@ def flat_json(
     return flat
 
 
-def _field(field: msgspec.inspect.Field, numbers: Mapping[str, type[Any]]) -> _Field | None:
+def _field(
+    field: msgspec.inspect.Field, numbers: Mapping[str, type[Any]], texts: Collection[str]
+) -> _Field | None:
     members = field.type.types if isinstance(field.type, msgspec.inspect.UnionType) else (field.type,)
     found = [bits for member in members for plain, bits in _TYPES if plain == member]
     if len(found) < len(members) or not _is_plain(field.encode_name):
         return None
     accepts = reduce(or_, found)
-    if numbers.get(field.name) is np.int64 and accepts != _WHOLE:
+    whole = numbers.get(field.name) is np.int64
+    if whole and accepts != _WHOLE:
         return None
-    default = field.default
-    if default is None and numbers.get(field.name) is not np.int64:
-        return _Field(field.name, field.encode_name, accepts, False, math.nan)
-    if isinstance(default, int | float) and abs(default) < 2**53 and not accepts & _TEXT:
-        return _Field(field.name, field.encode_name, accepts, False, float(default))
-    return _Field(field.name, field.encode_name, accepts, True, math.nan)
+    required, number = field.required, math.nan
+    if field.name in texts or field.name in numbers:
+        default = field.default
+        if isinstance(default, int | float) and abs(default) < 2**53 and not accepts & _TEXT:
+            number = float(default)
+        else:
+            required = default is not None or not accepts & _NULL
+    return _Field(field.name, field.encode_name, accepts, required, number)
 
 
 def _is_plain(text: str) -> bool:
@@ -188,9 +193,9 @@ def _lay_out(text: np.ndarray, spans: np.ndarray, out: np.ndarray) -> int:
 
 
 @njit(inline="always", error_model="numpy")
-def _blank(text: np.ndarray, at: np.uintp) -> np.uintp:
-    """The first place from `at` on that holds no white space."""
-    while text[at] == 0x20 or text[at] == 0x0A or text[at] == 0x0D or text[at] == 0x09:
+def _blank(text: np.ndarray, at: np.uintp, stop: np.uintp) -> np.uintp:
+    """The first place from `at` on that holds no white space, or `stop`."""
+    while (text[at] == 0x20 or text[at] == 0x0A or text[at] == 0x0D or text[at] == 0x09) and at < stop:
         at += np.uintp(1)
     return at
 
@@ -272,9 +277,9 @@ def _read(
         seen = np.uint64(0)
         expected = 0
         fine = False
-        at = _blank(text, begin)
+        at = _blank(text, begin, stop)
         if begin < stop and text[at] == 0x7B:
-            at = _blank(text, at + one)
+            at = _blank(text, at + one, stop)
             more = text[at] != 0x7D
             fine = True
             while more:
@@ -299,10 +304,10 @@ def _read(
                         if np.uintp(length) == at - start and _is(text, start, length, names, cuts[other]):
                             field = other
                             break
-                at = _blank(text, at + one)
+                at = _blank(text, at + one, stop)
                 if text[at] != 0x3A:
                     break
-                at = _blank(text, at + one)
+                at = _blank(text, at + one, stop)
                 allowed, kind, place = _ANY, _UNREAD, 0
                 if field >= 0:
                     bit = np.uint64(1) << np.uint64(field)
@@ -391,15 +396,15 @@ def _read(
                         floats[place, row] = number
                     elif kind == _TEXTS:
                         spans[place, 0, row] = spans[place, 1, row] = -1
-                at = _blank(text, at)
+                else:
+                    break
+                at = _blank(text, at, stop)
                 fine = text[at] == 0x7D
                 more = text[at] == 0x2C
                 if more:
-                    at = _blank(text, at + one)
+                    at = _blank(text, at + one, stop)
             at += one
-        while at < stop and text[at] <= 0x20 and _blank(text, at) != at:  # as far as this record goes
-            at += one
-        if fine and at == stop:
+        if fine and _blank(text, at, stop) == stop:
             if seen != everything:
                 for field in range(len(accepts)):
                     if seen >> np.uint64(field) & np.uint64(1):

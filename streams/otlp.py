@@ -2,7 +2,8 @@
 
 OpenTelemetry's exporter makes such messages: 20 µs a span, and once in 10,000 of them that are freed protobuf gives the
 whole heap back to the kernel (malloc_trim), from where a worker gets it again page by page. Plain spans, which are
-nearly all, are written here; everything else, and everything about where they go, stays the exporter's.
+nearly all, are written here and sent by the exporter's own client; all others, and those that cannot be written, are
+left to the exporter. Of what it does around a request, its metrics of itself and its limit of 64 MB are left out.
 Loaded where traces are exported, and only there.
 """
 
@@ -39,10 +40,14 @@ class PlainSpans(SpanExporter):
         self._around: dict[tuple[Any, Any], tuple[bytes, bytes]] = {}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        client = getattr(self._exporter, "_client", None)  # the exporter's own: another version may have none
+        client = getattr(self._exporter, "_client", None)  # another version may have none
         if client is None or not all(map(_is_plain, spans)):
             return self._exporter.export(spans)
-        sent = client.export(self.encoded(spans))
+        try:
+            body = self.encoded(spans)
+        except (UnicodeError, struct.error):  # half a character, a time before 1970: the exporter leaves that out
+            return self._exporter.export(spans)
+        sent = client.export(body)
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
@@ -78,7 +83,7 @@ def _is_plain(span: ReadableSpan) -> bool:
         context is not None
         and not (context.trace_state or span.events or span.links)
         and unset
-        and not span.dropped_attributes
+        and not (span.dropped_attributes or span.dropped_events or span.dropped_links)
         and span.start_time is not None
         and span.end_time is not None
         and all(map(_is_simple, values))

@@ -54,11 +54,11 @@ class Outputs:
     def send(self, rows: ScoredRows, values: Sequence[bytes], traces: Sequence[bytes | None] | None) -> None:
         """Predictions in the partitions and with the keys of their events; `traces`: traceparent headers [n]."""
         self._begin()
-        if len(values) != len(rows):  # what is mapped would end with the shorter one
-            raise ValueError(f"{len(values)} predictions for {len(rows)} events")
+        if not len(values) == len(rows) == len(rows if traces is None else traces):
+            raise ValueError(f"{len(values)} predictions for {len(rows)} events")  # map ends with the shortest
         columns: list[Iterable[Any]] = [values, rows.keys, rows.partitions.tolist()]
         if traces is not None:
-            headers = [trace and [("traceparent", trace)] for trace in traces]
+            headers = [[("traceparent", trace)] if trace else None for trace in traces]
             columns += [repeat(None), repeat(None), repeat(_NOW), headers]
         self._produce_all(self._predictions, *columns)
         self._check()

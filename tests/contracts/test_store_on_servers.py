@@ -9,7 +9,7 @@ import pytest
 import redis.utils
 
 from features import codec
-from features.redis_store import CHUNK_ROWS, RedisStore
+from features.redis_store import CHUNK_BYTES, CHUNK_ROWS, SOME_ROWS, RedisStore, _chunks
 from features.store import Group, Meta, Refused, Row, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
 from tests.contracts.test_store import KEYS, NOTHING, begun, rows
@@ -74,6 +74,21 @@ async def test_a_server_that_stands_still_costs_the_timeout_and_mixes_no_answers
     assert await store.load({0: KEYS[2:]}, {0: meta}) == {0: [value for _, value in written[2:]]}
 
 
+@pytest.mark.parametrize(
+    ("size", "many"), [(0, 999), (1, 1000), (1, 1001), (1, 2000), (300, 871), (9000, 70), (300_000, 3)]
+)
+def test_chunks_are_bounded_and_the_last_one_holds_the_last_row(size: int, many: int) -> None:
+    # A row that says how far the owner is must come with the vector, behind all that it speaks of.
+    given = [(RowKey(1, str(i)), bytes(size)) for i in range(many)]
+    chunks = list(_chunks(iter(given)))
+    assert [row for chunk, _ in chunks for row in chunk] == given
+    assert [is_last for _, is_last in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert all(chunk for chunk, _ in chunks)
+    for chunk, _ in chunks:
+        assert len(chunk) <= CHUNK_ROWS
+        assert sum(len(value) for _, value in chunk) < CHUNK_BYTES + max(size, CHUNK_BYTES // 4)
+
+
 async def test_a_write_takes_its_rows_a_chunk_at_a_time_and_others_run_in_between(shared: ServerBacking) -> None:
     store = shared.store()
     meta = await begun(store)
@@ -90,7 +105,7 @@ async def test_a_write_takes_its_rows_a_chunk_at_a_time_and_others_run_in_betwee
         await asyncio.sleep(0)
         taken.append(0)
     assert sum(taken) == 3500
-    assert max(taken) <= CHUNK_ROWS + 1  # one more tells that a chunk is full
+    assert max(taken) <= CHUNK_ROWS + SOME_ROWS  # the next ones tell that a chunk is full
     assert (await store.load({0: [many[-1][0]]}, {0: await write}))[0] == [many[-1][1]]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -117,6 +119,8 @@ def test_whatever_stands_in_a_record_it_means_what_msgspec_says_or_is_odd(
         elif how != "whole":
             some = data.draw(st.sampled_from(b'0-.e"\\,:{} \0')).to_bytes()
             values[row] = value[:at] + some + value[at + (how == "one byte else") :]
+        if data.draw(st.booleans()):  # a value less
+            values[row] = re.sub(rb':[^,}]*(?=[,}])', b":", values[row], count=data.draw(st.integers(1, 3)))
     agreed(values)
 
 
@@ -174,6 +178,10 @@ def test_what_is_rare_and_flat_is_read(value: bytes) -> None:
         raw(count="1.0"),
         raw(count="1234567890123456789"),
         raw(count="-0"),
+        raw(price=""),
+        raw(shop=""),
+        raw(open=""),
+        raw(other=""),
         raw(open="tru"),
         raw(open="1"),
         raw(other="[1]"),
@@ -190,6 +198,16 @@ def test_what_is_rare_and_flat_is_read(value: bytes) -> None:
 )
 def test_what_is_odd_is_left_to_msgspec_and_leaves_its_neighbours_alone(value: bytes) -> None:
     assert agreed([raw(count="1"), value, raw(count="2")]) == [1]
+
+
+@pytest.mark.parametrize(
+    "value", [raw()[:-1] + b" " * 1_000_000 + b"}", raw() + b" \n" * 500_000, b" " * 1_000_000 + raw()]
+)
+def test_white_space_is_read_once(value: bytes) -> None:
+    began = time.thread_time()
+    assert agreed([value]) == []
+    agreed([b" " * 1000] * 1000)
+    assert time.thread_time() - began < 1, "at its square it would be minutes"
 
 
 def test_no_records_are_no_rows() -> None:
@@ -229,6 +247,8 @@ class Foreign(Event):
 class Defaulted(Event):
     shop: str
     ts: int = 7
+    note: str = ""
+    other: str = None  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("event", [Limited, Listed, Closed, Judged, Foreign])
@@ -242,3 +262,11 @@ def test_an_absent_number_is_its_default() -> None:
     value = b'{"shop":"a"}'
     found = reader.read([value], np.array([len(value)]))
     assert (found.numbers["ts"].tolist(), found.texts["shop"], len(found.odd)) == ([7], ["a"], 0)
+
+
+@pytest.mark.parametrize("name", ["note", "other"])
+def test_an_absent_text_is_null_where_that_is_its_default_and_else_odd(name: str) -> None:
+    reader = flat(Defaulted, numbers={}, texts=["shop", name])
+    assert reader is not None
+    value = b'{"shop":"a"}'
+    assert reader.read([value], np.array([len(value)])).odd.tolist() == [0]

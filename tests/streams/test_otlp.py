@@ -82,6 +82,7 @@ def test_plain_spans_are_encoded_as_the_library_does(made: Sequence[ReadableSpan
         plain(events=[Event("e", timestamp=5)]),
         plain(status=Status(StatusCode.ERROR, "why")),
         plain(attributes={"several": ["a", "b"]}),
+        plain(attributes={"half a character": "\ud800", "n": 1}),
         ReadableSpan(
             "state",
             SpanContext(1, 2, False, trace_state=TraceState([("k", "v")])),
@@ -91,7 +92,7 @@ def test_plain_spans_are_encoded_as_the_library_does(made: Sequence[ReadableSpan
             end_time=6,
         ),
     ],
-    ids=["plain", "attributes", "links", "events", "status", "a list", "trace state"],
+    ids=["plain", "attributes", "links", "events", "status", "a list", "half a character", "trace state"],
 )
 def test_whatever_a_span_holds_the_collector_gets_it(span: ReadableSpan) -> None:
     sender, client = exporter()

@@ -92,7 +92,7 @@ def as_tuple(message: Message) -> tuple[bytes | str | None, bytes | str | None, 
 def test_predictions_have_the_keys_and_partitions_of_their_events(side: Side, traced: bool) -> None:
     rows = scored([3, 0, 3, 1], [b"c", b"\xff\x00", b"a", b""])
     values = [b'{"n":%d}' % i for i in range(4)]
-    traces = [None, PARENT, None, PARENT] if traced else None
+    traces = [b"", PARENT, None, PARENT] if traced else None
     side.outputs.send(rows, values, traces)
     assert side.outputs.flush(10)
     found = side.read(side.pipeline.topics.predictions, 4)
@@ -104,6 +104,13 @@ def test_predictions_have_the_keys_and_partitions_of_their_events(side: Side, tr
     ]
     parents = [None if m.headers() is None else headers_of(m).get("traceparent") for m in found]
     assert parents == ([PARENT, PARENT, None, None] if traced else [None] * 4)
+
+
+def test_predictions_and_traces_must_be_as_many_as_events(side: Side) -> None:
+    rows = scored([0, 1], [b"a", b"b"])
+    for values, traces in [([b"{}"], None), ([b"{}"] * 2, [PARENT])]:
+        with pytest.raises(ValueError, match="for 2 events"):
+            side.outputs.send(rows, values, traces)
 
 
 def test_a_dead_letter_holds_the_record_as_it_was_and_says_what_and_where(side: Side) -> None:
