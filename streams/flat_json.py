@@ -35,6 +35,9 @@ _UNREAD, _INTS, _FLOATS, _TEXTS = range(4)
 _MOST_FIELDS = 64
 _END = b"\0" * 8
 """Ends every loop over what is read, and leaves room to look a word ahead."""
+_QUOTE, _BACKSLASH, _OPEN, _CLOSE, _COLON, _COMMA = b'"\\{}:,'
+_MINUS, _PLUS, _POINT, _ZERO, _NINE, _SMALL_E, _BIG_E = b"-+.09eE"
+_T, _F, _N, _SPACE, _NEWLINE, _RETURN, _TAB = b"tfn \n\r\t"
 _TRUE, _FALSE, _NONE = (np.frombuffer(word, dtype=np.uint8) for word in (b"true", b"false", b"null"))
 _EXACT_DIGITS, _EXACT_POWER = 18, 22
 """Decimal digits that a uint64 holds whatever they are, and the highest power of ten that a float64 holds exactly."""
@@ -195,7 +198,7 @@ def _lay_out(text: np.ndarray, spans: np.ndarray, out: np.ndarray) -> int:
 @njit(inline="always", error_model="numpy")
 def _blank(text: np.ndarray, at: np.uintp, stop: np.uintp) -> np.uintp:
     """The first place from `at` on that holds no white space, or `stop`."""
-    while (text[at] == 0x20 or text[at] == 0x0A or text[at] == 0x0D or text[at] == 0x09) and at < stop:
+    while (text[at] == _SPACE or text[at] == _NEWLINE or text[at] == _RETURN or text[at] == _TAB) and at < stop:
         at += np.uintp(1)
     return at
 
@@ -203,7 +206,7 @@ def _blank(text: np.ndarray, at: np.uintp, stop: np.uintp) -> np.uintp:
 @njit(inline="always", error_model="numpy")
 def _text_end(text: np.ndarray, at: np.uintp) -> np.uintp:
     """The first place that holds no character standing for itself: the closing quote of a plain text."""
-    while 0x20 <= text[at] < 0x7F and text[at] != 0x22 and text[at] != 0x5C:
+    while 0x20 <= text[at] < 0x7F and text[at] != _QUOTE and text[at] != _BACKSLASH:
         at += np.uintp(1)
     return at
 
@@ -278,26 +281,26 @@ def _read(
         expected = 0
         fine = False
         at = _blank(text, begin, stop)
-        if begin < stop and text[at] == 0x7B:
+        if begin < stop and text[at] == _OPEN:
             at = _blank(text, at + one, stop)
-            more = text[at] != 0x7D
+            more = text[at] != _CLOSE
             fine = True
             while more:
                 fine = False
-                if text[at] != 0x22:
+                if text[at] != _QUOTE:
                     break
                 at += one
                 # Which field: as a rule the one after the last.
                 field = -1
                 if expected < len(accepts):
                     length = cuts[expected + 1] - cuts[expected]
-                    if _is(text, at, length, names, cuts[expected]) and text[at + np.uintp(length)] == 0x22:
+                    if _is(text, at, length, names, cuts[expected]) and text[at + np.uintp(length)] == _QUOTE:
                         field = expected
                         at += np.uintp(length)
                 if field < 0:
                     start = at
                     at = _text_end(text, at)
-                    if text[at] != 0x22:
+                    if text[at] != _QUOTE:
                         break
                     for other in range(len(accepts)):
                         length = cuts[other + 1] - cuts[other]
@@ -305,7 +308,7 @@ def _read(
                             field = other
                             break
                 at = _blank(text, at + one, stop)
-                if text[at] != 0x3A:
+                if text[at] != _COLON:
                     break
                 at = _blank(text, at + one, stop)
                 allowed, kind, place = _ANY, _UNREAD, 0
@@ -317,49 +320,49 @@ def _read(
                     expected = field + 1
                     allowed, kind, place = accepts[field], kinds[field], places[field]
                 first = text[at]
-                if first == 0x22:
+                if first == _QUOTE:
                     start = at + one
                     at = _text_end(text, start)
-                    if text[at] != 0x22 or not allowed & _TEXT:
+                    if text[at] != _QUOTE or not allowed & _TEXT:
                         break
                     if kind == _TEXTS:
                         spans[place, 0, row] = start
                         spans[place, 1, row] = at
                     at += one
-                elif first == 0x2D or 0x30 <= first <= 0x39:
+                elif first == _MINUS or _ZERO <= first <= _NINE:
                     start = at
-                    negative = first == 0x2D
+                    negative = first == _MINUS
                     if negative:
                         at += one
                     digits = at
                     mantissa = np.uint64(0)
-                    while 0x30 <= text[at] <= 0x39:
-                        mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 0x30)
+                    while _ZERO <= text[at] <= _NINE:
+                        mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - _ZERO)
                         at += one
                     size = np.int64(at - digits)
-                    if size == 0 or (size > 1 and text[digits] == 0x30):
+                    if size == 0 or (size > 1 and text[digits] == _ZERO):
                         break
                     fraction = np.int64(0)
                     whole = True
-                    if text[at] == 0x2E:
+                    if text[at] == _POINT:
                         whole = False
                         at += one
                         digits = at
-                        while 0x30 <= text[at] <= 0x39:
-                            mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - 0x30)
+                        while _ZERO <= text[at] <= _NINE:
+                            mantissa = mantissa * np.uint64(10) + np.uint64(text[at] - _ZERO)
                             at += one
                         fraction = np.int64(at - digits)
                         if fraction == 0:
                             break
                     sure = size + fraction <= _EXACT_DIGITS  # to be in range
-                    raised = text[at] == 0x65 or text[at] == 0x45
+                    raised = text[at] == _SMALL_E or text[at] == _BIG_E
                     if raised:
                         whole = False
                         at += one
-                        if text[at] == 0x2B or text[at] == 0x2D:
+                        if text[at] == _PLUS or text[at] == _MINUS:
                             at += one
                         digits = at
-                        while 0x30 <= text[at] <= 0x39:
+                        while _ZERO <= text[at] <= _NINE:
                             at += one
                         if at == digits:
                             break
@@ -383,13 +386,13 @@ def _read(
                             hard[count, 2] = start
                             hard[count, 3] = at
                             count += 1
-                elif first == 0x74 or first == 0x66 or first == 0x6E:
+                elif first in (_T, _F, _N):
                     word, number = _TRUE, 1.0
-                    if first == 0x66:
+                    if first == _F:
                         word, number = _FALSE, 0.0
-                    elif first == 0x6E:
+                    elif first == _N:
                         word, number = _NONE, math.nan
-                    if not allowed & (_NULL if first == 0x6E else _BOOL) or not _is(text, at, len(word), word, 0):
+                    if not allowed & (_NULL if first == _N else _BOOL) or not _is(text, at, len(word), word, 0):
                         break
                     at += np.uintp(len(word))
                     if kind == _FLOATS:
@@ -399,8 +402,8 @@ def _read(
                 else:
                     break
                 at = _blank(text, at, stop)
-                fine = text[at] == 0x7D
-                more = text[at] == 0x2C
+                fine = text[at] == _CLOSE
+                more = text[at] == _COMMA
                 if more:
                     at = _blank(text, at + one, stop)
             at += one
