@@ -79,7 +79,7 @@ def run(
         per_s=per_s,
         peak_per_s=peak,
         started_s=next(sample.time_s for sample in samples if sample.done > 0),
-        ended_s=ended_s - began_s,
+        ended_s=round(ended_s - began_s, 1),  # as samples are: the first one with a commit may be the last
         left=left,
         on_time_s=on_time_s - ended_s,
         limit_ms=limit_ms,
