@@ -123,6 +123,11 @@ class Decoder:
         """Those of the numbers that are float64, and must hold an integer exactly."""
         return self._inexact
 
+    def prepare(self) -> None:
+        """Compiles what it reads with, or reads what was compiled, before a round waits for it."""
+        if self._flat is not None:
+            self._flat.read([b"{}"], np.array([2]))
+
     def decode_all(self, batches: Sequence[RecordBatch]) -> list[Decoded]:
         """`decode` of each; of few records at the price of one, where all of them are usable."""
         if len(batches) > 1 and sum(map(len, batches)) <= _FEW and (found := self._together(batches)) is not None:

@@ -129,9 +129,7 @@ def flat_json(
     known = [field for field in fields if field is not None]
     if says_more or len(known) < len(fields) or len(fields) > _MOST_FIELDS:
         return None
-    flat = FlatJson(known, numbers, texts)
-    flat.read([b"{}"], np.array([2]))  # compiles, or reads what was compiled, before a round waits for it
-    return flat
+    return FlatJson(known, numbers, texts)
 
 
 def _field(

@@ -78,10 +78,6 @@ class _Commit(NamedTuple):
     whole: bool
     answer: Future[bool]
 
-    @property
-    def named(self) -> set[tuple[str, int, int]]:
-        return _named(self.offsets)
-
 
 class Intake:
     """topics: of the streams, the scored one first. `deliver` puts a poll on the agent's channel, in the loop.
@@ -362,7 +358,7 @@ class Intake:
         """Called inside a poll. One that was settled before is answered all the same: it may have come to Kafka behind
         newer offsets, where its coordinator was asked again.
         """
-        if self._commit_open is None or self._commit_open.named != _named(partitions):
+        if self._commit_open is None or _named(self._commit_open.offsets) != _named(partitions):
             self._loop.call_soon_threadsafe(self._owner.committed_late)
             return
         (_, whole, answer), self._commit_open = self._commit_open, None

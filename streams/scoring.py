@@ -107,6 +107,8 @@ class Scoring:
             decoder_of(source, s, pipeline.spec, codec)
             for s, (source, codec) in enumerate(zip(pipeline.sources, schemas.codecs, strict=True))
         ]
+        for decoder in self._decoders:
+            decoder.prepare()
         self._encoder = PredictionEncoder(part.declared.lead.topic, pipeline.spec.names)
         self._rules = pipeline.rules
         self._features_that_withhold = mask_of(pipeline.rules, "withhold")

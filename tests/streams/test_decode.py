@@ -27,13 +27,19 @@ from tests.streams.records import NOW, Record, batch, watermark
 YEAR_2100 = 4_102_444_800_000
 
 
-class Payment(Event):
+class Flat(Event):
+    """Of a type that compiled code reads."""
+
     payment_id: str
     user_id: str
     amount: float
     ts: int
     items: int = 0
     score: float | None = None
+    country: str | None = None
+
+
+class Payment(Flat):
     country: Literal["at", "de"] | None = None
 
 
@@ -355,16 +361,6 @@ def assert_same(found: Decoded, wanted: Decoded) -> None:
 RULED = replace(SOURCE, rules=[Rule("amount", le=100.0), Rule("items", ge=0, on_violation="dead_letter")])
 
 
-class Flat(Event):
-    payment_id: str
-    user_id: str
-    amount: float
-    ts: int
-    items: int = 0
-    score: float | None = None
-    country: str | None = None
-
-
 class Numbered(Flat):
     """Its id is a number."""
 
@@ -372,7 +368,6 @@ class Numbered(Flat):
 
 
 def flat(**source: Any) -> Decoder:
-    """Of a type that compiled code reads."""
     given = {"event": Flat, "key": "user_id", "id": "payment_id", "time": "ts"} | source
     made = decoder(Source("payments", **given))
     assert made._flat is not None
