@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import stamina
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined, unused-ignore]
@@ -40,6 +41,7 @@ from streams.kafka import (
     consumer_config,
     create_topics,
     is_fatal,
+    is_passing,
     partition_counts,
     transactional_config,
     worker_group,
@@ -186,10 +188,8 @@ class _Filling:
         everything = Consumer({**config, "isolation.level": "read_uncommitted"})
         try:
             while True:
-                (there, stable) = (
-                    [asked.get_watermark_offsets(TopicPartition(self._topic, p), timeout=REQUEST_S) for p in partitions]
-                    for asked in (everything, consumer)
-                )
+                there = [await edges(everything, self._topic, p) for p in partitions]
+                stable = [await edges(consumer, self._topic, p) for p in partitions]
                 if all(end <= committed for (_, end), (_, committed) in zip(there, stable, strict=True)):
                     return stable
                 if time.monotonic() > deadline:
@@ -342,6 +342,20 @@ async def _committed(offsets: Offsets, partition: int) -> Position:
     """Where the workers of the sources have committed."""
     found = await offsets.committed(partition)
     return within_log(found, *await offsets.bounds(partition))[0]
+
+
+async def edges(asked: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The oldest offset of a partition, and the one after its newest. Asked again while brokers do not agree who leads
+    it, as in the moment after its topic was made.
+    """
+    async for attempt in stamina.retry_context(on=_passes, attempts=None, timeout=_SILENT_S, wait_max=1.0):
+        with attempt:
+            low, high = asked.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_S)
+    return int(low), int(high)
+
+
+def _passes(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and is_passing(error.args[0])
 
 
 def _rest(consumer: Consumer, topic: str, order: ByTime, resting: set[int]) -> set[int]:

@@ -34,6 +34,9 @@ _PASSING = (
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.NOT_CONTROLLER,
     KafkaError.INVALID_REPLICATION_FACTOR,  # too few brokers are up
+    KafkaError.NOT_LEADER_FOR_PARTITION,  # these: a topic was made a moment ago, or a broker went
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 """Codes of what another try may mend."""
 
@@ -90,6 +93,11 @@ def consumer_config(settings: Settings, base: Config, group: str, instance: str 
 def is_fatal(error: KafkaError) -> bool:
     """Whether a client has failed for good. What a consumer's poll brings of that is a _FATAL that is not marked so."""
     return bool(error.fatal()) or error.code() == KafkaError._FATAL
+
+
+def is_passing(error: KafkaError) -> bool:
+    """Whether another try may mend it."""
+    return error.code() in _PASSING or bool(error.retriable())
 
 
 def transactional_config(base: Config, transactional_id: str, commit_ms: int) -> Config:
@@ -243,7 +251,7 @@ def create_topics(admin: AdminClient, pipeline: Pipeline, partitions: int, repli
             log.info("topic created", topic=topic)
         except KafkaException as error:
             reason = error.args[0]
-            if reason.code() in _PASSING or reason.retriable():
+            if is_passing(reason):
                 raise BrokerUnavailable(f"topic {topic} cannot be created yet: {reason.str()}") from None
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise UsageError(f"topic {topic} cannot be created: {reason.str()}") from None

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from streams.ports import free_port
+from streams.ports import held_ports
 from tests.redis_server import RedisServer
 
 SLOTS = 16384
@@ -83,6 +83,18 @@ class Cluster:
                     one.execute_command("CLUSTER SETSLOT", slot, "NODE", _id(target))
 
     def __enter__(self) -> Cluster:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in (*self.nodes, *self.replicas):
+            node.kill()
+
+    def _start(self) -> None:
         for node in (*self.nodes, *self.replicas):
             node.start()
         bounds = [SLOTS * number // len(self.nodes) for number in range(len(self.nodes) + 1)]
@@ -96,11 +108,6 @@ class Cluster:
         for primary, replica in zip(self.nodes, self.replicas, strict=False):
             self._until(lambda replica=replica, primary=primary: _follow(replica, primary))
         self._until(lambda: all(map(self._agrees, (*self.nodes, *self.replicas))))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for node in (*self.nodes, *self.replicas):
-            node.kill()
 
     def _node(self, number: int) -> _Node:
         folder = self._folder / str(number)
@@ -126,8 +133,10 @@ class _Node(RedisServer):
     """A node of a cluster."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.bus_port = free_port()
+        bus = held_ports(1)
+        (self.bus_port,) = bus
         super().__init__("redis", folder, *_OPTIONS, "--cluster-port", str(self.bus_port), *options)
+        self._held |= bus
 
 
 def _id(node: RedisServer) -> bytes:

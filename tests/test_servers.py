@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from pathlib import Path
 from uuid import uuid4
@@ -10,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from loadtest.kafka import KafkaCluster
+from tests.redis_cluster import Cluster
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -93,3 +96,23 @@ def test_a_killed_redis_comes_back_empty_at_its_address(redis_server: RedisServe
     with redis_server.admin() as admin:
         assert admin.get("key") is None
     assert time.monotonic() - started < 30
+
+
+def test_the_nodes_of_a_cluster_have_ports_of_their_own(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, primaries=40)  # of drawn and released ones, some would be equal in one of ten
+    with contextlib.closing(contextlib.ExitStack()) as held:
+        held.callback(cluster.__exit__)
+        ports = [port for node in cluster.nodes for port in (node.port, node.bus_port)]
+        assert len(set(ports)) == len(ports)
+        for port in ports:
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port))
+
+
+def test_a_cluster_that_does_not_come_up_leaves_no_process(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, primaries=2)
+    second = cluster.nodes[1]
+    second._let_go()
+    with socket.create_server(("127.0.0.1", second.port)), pytest.raises(RuntimeError, match="in use"), cluster:
+        pass
+    assert all(node._process is None for node in cluster.nodes)
