@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
 from features.codec import pack
 from features.progress import Progress, packed_progress
-from features.store import Meta, Row, RowKey, Vector
+from features.store import Meta, Row, Vector, row_keys
 from features.table import EntityTable
 
 BLOCK_ROWS = 256
-
-_ROW_KEY: Callable[[tuple[int, str]], RowKey] = partial(tuple.__new__, RowKey)
-"""Made without a Python call: a checkpoint has many."""
 
 
 class Taken(NamedTuple):
@@ -79,7 +74,7 @@ class PackedRows:
                 packed = pack(incarnation, taken.vectors[some], taken.state[some], keys, template=kind.template)
                 self.count += len(packed)
                 self.size += sum(map(len, packed))
-                yield from zip(map(_ROW_KEY, zip(repeat(kind.number), keys)), packed, strict=True)
+                yield from zip(row_keys(kind.number, keys), packed, strict=True)
         if progress is not None:
             row = packed_progress(progress, follows.incarnation, self._checkpoint.vector)
             self.count, self.size = self.count + 1, self.size + len(row[1])

@@ -21,13 +21,14 @@ import itertools
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 HEADER = struct.Struct("<QII")
+VECTOR_AT = HEADER.size
 SEPARATOR = "\x1f"
 _ESCAPE = str.maketrans({"\\": "\\\\", SEPARATOR: "\\u"})
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -108,26 +109,37 @@ def _unpacked(
     values: Sequence[bytes | None], keys: Sequence[str], streams: int, template: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors int64 [n, S] and states int64 [1 + n, W], the first one of zeros; the template where there is no row."""
-    n, (at, size) = len(values), _mask(streams, len(template))
-    if len(keys) != n:  # compiled code would read beyond the shorter one
-        raise ValueError(f"{n} rows for {len(keys)} keys")
+    n = len(values)
     vectors = np.zeros((n, streams), dtype=np.int64)
     rows = np.empty((1 + n, len(template)), dtype=np.int64)
     rows[0], rows[1:] = 0, template
-    texts = [key.encode("utf-8", "surrogatepass") for key in keys]
-    broken: int = _lay_out(
+    broken: int = _lay_out(*laid_together(values, keys), vectors, rows)
+    if broken >= 0:
+        raise error_of(values[broken], keys[broken], streams, len(template))
+    return vectors, rows
+
+
+def laid_together(
+    values: Sequence[bytes | None], keys: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """n rows as compiled code takes them: those that there are, one behind the other, uint8, and their lengths int64
+    [n], -1 where there is none; the keys that they have to echo likewise.
+    """
+    if len(keys) != len(values):  # compiled code would read beyond the shorter one
+        raise ValueError(f"{len(values)} rows for {len(keys)} keys")
+    together = "".join(keys)
+    texts: Sequence[Sized] = keys if together.isascii() else [key.encode("utf-8", "surrogatepass") for key in keys]
+    return (
         np.frombuffer(b"".join(filter(None, values)), dtype=np.uint8),
         np.array([-1 if value is None else len(value) for value in values], dtype=np.int64),
-        np.frombuffer(b"".join(texts), dtype=np.uint8),
+        np.frombuffer(together.encode("utf-8", "surrogatepass"), dtype=np.uint8),
         np.array(list(map(len, texts)), dtype=np.int64),
-        at,
-        size,
-        vectors,
-        rows,
     )
-    if broken >= 0:
-        raise CodecError(f"row of {keys[broken]!r}: {_wrong(values[broken] or b'', streams, len(template))}")
-    return vectors, rows
+
+
+def error_of(value: bytes | None, key: str, streams: int, width: int) -> CodecError:
+    """What to say of a value that is not the row of `key`."""
+    return CodecError(f"row of {key!r}: {_wrong(value or b'', streams, width)}")
 
 
 def _mask(streams: int, width: int) -> tuple[int, int]:
@@ -184,56 +196,71 @@ def _lay_out(
     lengths: np.ndarray,
     keys: np.ndarray,
     key_lengths: np.ndarray,
-    at: int,
-    size: int,
     vectors: np.ndarray,
     rows: np.ndarray,
 ) -> int:
-    """Puts n packed rows, one behind the other in uint8 `data`, into int64 vectors [n, S] and rows [1 + n, W], whose
-    first is left as it is.
-
-    lengths: of each, -1 = there is none, and its row is left as it is; keys, key_lengths: what each has to echo;
-    at, size: where the mask begins and ends. Returns the place of the first one that is no such row; -1 = all are.
+    """Puts n packed rows (see `laid_together`) into int64 vectors [n, S] and rows [1 + n, W], whose first is left as it
+    is, and so is that of a row that is not there. Returns the place of the first one that is no such row; -1 = all are.
     """
-    streams, width = vectors.shape[1], rows.shape[1]
     begin, key_begin = 0, 0
     for place in range(len(lengths)):
-        length, key_length = lengths[place], key_lengths[place]
-        if length < 0:
-            key_begin += key_length
-            continue
-        end = begin + length
-        if length < size or _number(data, begin + 8, 4) != streams or _number(data, begin + 12, 4) != width:
-            return place
-        for stream in range(streams):
-            vectors[place, stream] = _number(data, begin + 16 + 8 * stream, 8)
-        cursor = begin + size
-        for byte in range(size - at):
-            bits, column = data[begin + at + byte], 8 * byte
-            while bits:
-                if bits & 1:
-                    if column >= width or cursor + 8 > end:
-                        return place
-                    rows[1 + place, column] = _number(data, cursor, 8)
-                    cursor += 8
-                bits >>= 1
-                column += 1
-        if end - cursor != key_length:
-            return place
-        for letter in range(key_length):
-            if data[cursor + letter] != keys[key_begin + letter]:
+        if lengths[place] >= 0:
+            if not lay_out_row(
+                data, begin, lengths[place], keys, key_begin, key_lengths[place], vectors[place], rows[1 + place]
+            ):
                 return place
-        begin, key_begin = end, key_begin + key_length
+            begin += lengths[place]
+        key_begin += key_lengths[place]
     return -1
 
 
-@njit(cache=True, inline="always")
-def _number(data: np.ndarray, at: int, size: int) -> np.int64:
-    """The little-endian integer of `size` bytes at `at`, wherever that lies."""
-    number = np.int64(0)
-    for byte in range(size):
-        number |= np.int64(data[at + byte]) << np.int64(8 * byte)
-    return number
+@njit(inline="always", error_model="numpy")
+def lay_out_row(
+    data: np.ndarray,
+    begin: int,
+    length: int,
+    keys: np.ndarray,
+    key_begin: int,
+    key_length: int,
+    vector: np.ndarray,
+    row: np.ndarray,
+) -> bool:
+    """Puts the packed row of `length` bytes from `begin` on into int64 vector [S] and row [W], which held the template.
+
+    False where it is no such row, or does not echo the key.
+    """
+    streams, width, end = len(vector), len(row), begin + length
+    at = begin + VECTOR_AT + 8 * streams
+    cursor = at + (width + 7) // 8
+    if end < cursor or _number(data, begin + 8) != streams | width << 32:
+        return False
+    for stream in range(streams):
+        vector[stream] = _number(data, begin + VECTOR_AT + 8 * stream)
+    for byte in range(cursor - at):
+        bits, column = data[at + byte], 8 * byte
+        while bits:
+            if bits & 1:
+                if column >= width or cursor + 8 > end:
+                    return False
+                row[column] = _number(data, cursor)
+                cursor += 8
+            bits >>= 1
+            column += 1
+    if end - cursor != key_length:
+        return False
+    for letter in range(key_length):  # noqa: SIM110 - compiled, a generator costs
+        if data[cursor + letter] != keys[key_begin + letter]:
+            return False
+    return True
+
+
+@njit(inline="always")
+def _number(data: np.ndarray, at: int) -> np.int64:
+    """The little-endian int64 at `at`, wherever that lies: a single load, for the places are unsigned."""
+    place, number = np.uintp(at), np.uint64(0)
+    for byte in range(8):
+        number |= np.uint64(data[place + np.uintp(byte)]) << np.uint64(8 * byte)
+    return np.int64(number)
 
 
 def _wrong(value: bytes, streams: int, width: int) -> str:

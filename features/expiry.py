@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from features.kernel import (
@@ -29,7 +27,6 @@ from features.kernel import (
     TRAIL_SEEN,
     TRAIL_SIZE,
     TRAIL_TIMES,
-    UNSEEN,
 )
 from features.layout import Kind
 
@@ -37,76 +34,30 @@ MISSING, EXPIRED, PRESENT, REBUILDING = range(4)
 """missing: never seen, or not before the time of reading; rebuilding: not known, its partition is being made anew."""
 
 
-class Newest(NamedTuple):
-    """Where the event times of newest events are, each int64 [m]: slots, and the length of a pane there, 1 for a time.
+SLOT, PANE_MS, SEEN, NTH, RING, PANES = range(6)
+"""Columns of a source: where the event time of a newest event is. SLOT: of a time, or of a pane of length PANE_MS (1
+for a time). PANES: how many panes, or ms, old it may be for what depends on it.
 
-    Of a trail, which is a ring: slots of its first time, seen: of its number of events, nths: which of the latest is
-    meant, sizes: of the ring. Elsewhere sizes is 1, nths 0 and seen any slot.
-    """
-
-    slots: np.ndarray
-    pane_ms: np.ndarray
-    seen: np.ndarray
-    nths: np.ndarray
-    sizes: np.ndarray
+Of a trail, which is a ring of RING times, SLOT is the first one's, SEEN the slot of its number of events, and the NTH
+latest is meant. Elsewhere NTH is 0.
+"""
 
 
-class Expiry(NamedTuple):
-    """Of the outputs of a kind, in their order: the newest event that each depends on, and int64 [k] how many panes,
-    or ms, old that may be.
-    """
-
-    newest: Newest
-    panes: np.ndarray
-
-    def of(self, outs: list[int]) -> Expiry:
-        """That of some outputs."""
-        return Expiry(Newest(*(column[outs] for column in self.newest)), self.panes[outs])
+def sources_of(kind: Kind, outs: list[int]) -> np.ndarray:
+    """int64 [k, 6]: of some outputs of a kind, the newest event that each depends on."""
+    return _table([(*source, panes) for source, panes in (_expiry(kind, kind.outs[out]) for out in outs)])
 
 
-def expiry_of(kind: Kind) -> Expiry:
-    """The table that `states` reads."""
-    found = [_expiry(kind, out) for out in kind.outs]
-    return Expiry(_table([newest for newest, _ in found]), np.array([panes for _, panes in found], dtype=np.int64))
-
-
-def newest_of(kind: Kind) -> Newest:
-    """The table of all that a kind has seen, which `newest_ms` reads."""
+def seen_of(kind: Kind) -> np.ndarray:
+    """int64 [m, 6]: all that a kind has seen; how old that may be is not said."""
     return _table(
         [
-            *(_at(bank[BANK_NEWEST], bank[BANK_PANE_MS]) for bank in kind.banks),
-            *(_at(latest[LATEST_TIME]) for latest in kind.latest),
-            *(_at(span[SPAN_NEWEST]) for span in kind.spans),
-            *(_nth(trail, 1) for trail in kind.trails),
+            *((*_at(bank[BANK_NEWEST], bank[BANK_PANE_MS]), 0) for bank in kind.banks),
+            *((*_at(latest[LATEST_TIME]), 0) for latest in kind.latest),
+            *((*_at(span[SPAN_NEWEST]), 0) for span in kind.spans),
+            *((*_nth(trail, 1), 0) for trail in kind.trails),
         ]
     )
-
-
-def states(expiry: Expiry, rows: np.ndarray, values: np.ndarray, at_ms: int) -> np.ndarray:
-    """Codes uint8 [n, k] of values float64 [n, k] at `at_ms`, from the int64 view [n, width] of their rows."""
-    newest = _found(expiry.newest, rows)
-    found = np.where(np.isnan(values), MISSING, PRESENT).astype(np.uint8)
-    found[newest <= at_ms // expiry.newest.pane_ms - expiry.panes] = EXPIRED
-    found[newest == UNSEEN] = MISSING
-    return found
-
-
-def newest_ms(newest: Newest, rows: np.ndarray) -> np.ndarray:
-    """Event time int64 [n] of each row's newest event, or the start of its pane; UNSEEN if it has seen none."""
-    found = _found(newest, rows)
-    unseen = found == UNSEEN
-    times = np.where(unseen, UNSEEN, np.where(unseen, 0, found) * newest.pane_ms)
-    latest: np.ndarray = times.max(axis=1, initial=UNSEEN)
-    return latest
-
-
-def _found(newest: Newest, rows: np.ndarray) -> np.ndarray:
-    """int64 [n, m]: what the rows hold there; UNSEEN where a trail has fewer events."""
-    if not newest.nths.any():
-        return rows.take(newest.slots, axis=1)
-    seen = np.where(newest.nths, rows[:, newest.seen], 0)
-    found = np.take_along_axis(rows, newest.slots + (seen - newest.nths) % newest.sizes, axis=1)
-    return np.where(seen < newest.nths, UNSEEN, found)
 
 
 def _at(slot: int, pane_ms: int = 1) -> tuple[int, ...]:
@@ -117,8 +68,8 @@ def _nth(trail: np.ndarray, n: int) -> tuple[int, ...]:
     return trail[TRAIL_TIMES], 1, trail[TRAIL_SEEN], n, trail[TRAIL_SIZE]
 
 
-def _table(rows: list[tuple[int, ...]]) -> Newest:
-    return Newest(*np.array(rows, dtype=np.int64).reshape(-1, 5).T)
+def _table(rows: list[tuple[int, ...]]) -> np.ndarray:
+    return np.array(rows, dtype=np.int64).reshape(-1, 6)
 
 
 def _expiry(kind: Kind, out: np.ndarray) -> tuple[tuple[int, ...], int]:

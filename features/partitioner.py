@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 Partitioner = Literal["crc32", "murmur2"]
@@ -16,6 +16,12 @@ def partition_of(key: bytes, partitions: int, partitioner: Partitioner) -> int:
     (8, 8)
     """
     return _HASHES[partitioner](key) % partitions
+
+
+def partitions_of(keys: Iterable[str], partitions: int, partitioner: Partitioner) -> list[int]:
+    """Those of many key texts."""
+    of = _HASHES[partitioner]
+    return [of(key.encode("utf-8", "surrogatepass")) % partitions for key in keys]
 
 
 def murmur2(key: bytes) -> int:

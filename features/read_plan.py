@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.expiry import MISSING, PRESENT, REBUILDING, Expiry, Newest, expiry_of, newest_of
+from features.expiry import seen_of, sources_of
 from features.kernel import OUT_COLUMN
 from features.layout import Kind
-from features.matrix import ratio_of
+from features.read_kernel import combine
 from features.spec import Aggregate, FeatureSpec, Ratio
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class ReadError(Exception):
@@ -31,11 +29,13 @@ class Unreadable(ReadError):
 class Group(NamedTuple):
     """The aggregates needed of one entity kind: columns int64 [k], their places in the spec's
     aggregates; places int64 [k], those among the needed ones.
+
+    sources, seen: the newest events that each depends on, and those of the kind (see `features.expiry`).
     """
 
     kind: Kind
-    expiry: Expiry
-    newest: Newest
+    sources: np.ndarray
+    seen: np.ndarray
     columns: np.ndarray
     places: np.ndarray
 
@@ -44,7 +44,7 @@ class ReadPlan(NamedTuple):
     """names: of the features asked; fields: the entity fields of each, of a ratio over two entities those of both.
 
     groups: the aggregates needed for them, `needed` in all. upper, lower int64 [k]: of each feature, its place among
-    these; of a ratio, the places of its two. ratios int64 [r]: which of the features are some.
+    these; of a ratio, the places of its two. Of others lower is -1.
     """
 
     names: tuple[str, ...]
@@ -53,10 +53,19 @@ class ReadPlan(NamedTuple):
     needed: int
     upper: np.ndarray
     lower: np.ndarray
-    ratios: np.ndarray
 
 
-NOTHING = ReadPlan((), (), (), 0, *[np.empty(0, dtype=np.int64)] * 3)
+class Evaluated(NamedTuple):
+    """n entities by k aggregates, each [n, k]: values float64, NaN = none; codes uint8 (see `features.expiry`); newest
+    int64, the event time in ms of what the entity has seen last, UNSEEN if nothing.
+    """
+
+    values: np.ndarray
+    codes: np.ndarray
+    newest: np.ndarray
+
+
+NOTHING = ReadPlan((), (), (), 0, *[np.empty(0, dtype=np.int64)] * 2)
 
 
 def readable(spec: FeatureSpec) -> dict[str, Aggregate | Ratio]:
@@ -97,42 +106,30 @@ def made_plan(
         if not fields.issuperset(_fields(found[name])):
             lacking = ", ".join(dict.fromkeys(_fields(found[name])))
             raise ReadError(f"features[{place}]", f"{name} is of ({lacking}); name these fields")
-    pairs = [(f.upper, f.lower) if isinstance(f := found[name], Ratio) else (f, f) for name in asked]
-    needed = list(dict.fromkeys(aggregate for pair in pairs for aggregate in pair))
+    pairs = [(f.upper, f.lower) if isinstance(f := found[name], Ratio) else (f, None) for name in asked]
+    needed = list(dict.fromkeys(aggregate for pair in pairs for aggregate in pair if aggregate is not None))
     groups = []
     for kind in kinds:
         places = [place for place, aggregate in enumerate(needed) if aggregate.entity == kind.fields]
         if places:
             columns = np.array([spec.aggregates.index(needed[place]) for place in places])
             outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
-            groups.append(Group(kind, expiry_of(kind).of(outs), newest_of(kind), columns, np.array(places)))
-    upper, lower = (np.array([needed.index(pair[i]) for pair in pairs], dtype=np.int64) for i in (0, 1))
-    ratios = np.array([place for place, name in enumerate(asked) if isinstance(found[name], Ratio)], dtype=np.int64)
+            groups.append(Group(kind, sources_of(kind, outs), seen_of(kind), columns, np.array(places)))
+    upper, lower = (
+        np.array([-1 if one is None else needed.index(one) for one in part], dtype=np.int64)
+        for part in zip(*pairs, strict=True)
+    )
     of_fields = tuple(_fields(found[name]) for name in asked)
-    return ReadPlan(asked, of_fields, tuple(groups), len(needed), upper, lower, ratios)
+    return ReadPlan(asked, of_fields, tuple(groups), len(needed), upper, lower)
 
 
-def asked_of(
-    plan: ReadPlan, values: np.ndarray, codes: np.ndarray, newest: np.ndarray, missing: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values float64, codes uint8 and newest event times int64, each [n, k], of the features asked, from those
-    [n, needed] of the aggregates.
+def asked_of(plan: ReadPlan, evaluated: Evaluated, missing: float) -> Evaluated:
+    """The features asked, of the aggregates needed for them.
 
     A ratio is as old as the older of its two, and no better than the worse. What a model could not get, being beyond
     float32, is missing; for what is missing or expired, and no number, stands `missing`.
     """
-    upper, lower, ratios = plan.upper, plan.lower, plan.ratios
-    asked, code, age = (of_each.take(upper, axis=1) for of_each in (values, codes, newest))
-    if len(ratios):
-        age = np.minimum(age, newest[:, lower])
-        asked[:, ratios] = ratio_of(values[:, upper[ratios]], values[:, lower[ratios]])
-        other = codes[:, lower[ratios]]
-        code[:, ratios] = np.where((code[:, ratios] == PRESENT) | (other == REBUILDING), other, code[:, ratios])
-    nothing = ~(np.abs(asked) <= _LARGEST)
-    code[nothing & (code == PRESENT)] = MISSING
-    asked[nothing & (code != REBUILDING)] = missing
-    asked[nothing & (code == REBUILDING)] = np.nan
-    return asked, code, age
+    return Evaluated(*combine(plan.upper, plan.lower, *evaluated, missing))
 
 
 def _fields(feature: Aggregate | Ratio) -> tuple[str, ...]:

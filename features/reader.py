@@ -1,28 +1,29 @@
 """Online features of entities: read from the store by who owns nothing, evaluated at the time of reading.
 
-A batch of entities costs one request to the store, and one call of the kernel for each group of features.
+A batch of entities costs one request to the store, and one call of compiled code for each group of features.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from features import codec
-from features.expiry import REBUILDING, newest_ms, states
+from features.expiry import REBUILDING, seen_of, sources_of
 from features.layout import Kind, Layout
-from features.partitioner import Partitioner, partition_of
-from features.read_plan import NOTHING, Group, ReadPlan, asked_of, made_plan, readable
+from features.partitioner import Partitioner, partitions_of
+from features.read_kernel import read_rows
+from features.read_plan import NOTHING, Evaluated, Group, ReadPlan, asked_of, made_plan, readable
 from features.read_plan import ReadError as ReadError
 from features.read_plan import Unreadable as Unreadable
 from features.readings import Readings
 from features.spec import FeatureSpec
-from features.store import Found, Meta, RowKey, Store, Vector
-from features.table import values_at, values_of
+from features.store import Found, Meta, RowKey, Store, Vector, row_keys
 from features.trusted import TrustedReads
 
 FieldValue = str | float | None
@@ -36,12 +37,12 @@ LATEST_MS = 2**53
 
 
 class _Sought(NamedTuple):
-    """The rows of a read. wanted: as `Store.read` takes it; asked: for each of them its group and entity, in that
-    order; names: key texts by group and entity.
+    """The rows of a read. wanted: as `Store.read` takes it; owners: by partition, the entities that it is asked for,
+    once for each group; names: key texts by group and entity.
     """
 
     wanted: dict[int, list[RowKey]]
-    asked: dict[int, list[tuple[int, int]]]
+    owners: dict[int, list[int]]
     names: list[list[str]]
 
 
@@ -76,7 +77,10 @@ class StateReader:
         """What is read, one an entity."""
         self._plans: dict[tuple[frozenset[str], tuple[str, ...] | None], ReadPlan] = {}
         for kind in self.kinds[:1]:  # compiles, or reads what was compiled, before anyone waits
-            values_at(kind, self._state(kind, [], [])[1:], np.empty(0, dtype=np.int64), len(spec.aggregates))
+            none = np.empty(0, dtype=np.int64)
+            nothing = _nothing(0, 0)
+            self._evaluate(Group(kind, sources_of(kind, []), seen_of(kind), none, none), [], [], 0, nothing)
+            asked_of(NOTHING, nothing, spec.missing)
 
     @property
     def features(self) -> list[str]:
@@ -207,24 +211,24 @@ class StateReader:
             raise ReadError(
                 "entities", f"{rows:,} rows would be looked for, in all partitions; ask for at most {MOST_ROWS:,}"
             )
-        if keys is not None and not asked_of_all:
-            where = list(zip(map(self._partition, keys), range(n), strict=True))
+        owners: dict[int, list[int]] = defaultdict(list)
+        if keys is None:
+            owners |= {partition: list(range(n)) for partition in every if n}
         else:
-            some = [(self._partition(key),) if key else every for key in keys or [""] * n]
-            where = [(partition, owner) for owner, mine in enumerate(some) for partition in mine]
-        wanted: dict[int, list[RowKey]] = {partition: [] for partition, _ in where}
-        asked: dict[int, list[tuple[int, int]]] = {partition: [] for partition in wanted}
-        names: list[list[str]] = []
-        for place, group in enumerate(plan.groups):
-            mine = cast("list[str]", codec.entity_keys([texts[name] for name in group.kind.fields]))
-            for partition, owner in where:
-                wanted[partition].append(RowKey(group.kind.number, mine[owner]))
-                asked[partition].append((place, owner))
-            names.append(mine)
-        return _Sought(wanted, asked, names)
-
-    def _partition(self, key: str) -> int:
-        return partition_of(key.encode("utf-8", "surrogatepass"), self._partitions, self._partitioner)
+            for owner, partition in enumerate(partitions_of(keys, self._partitions, self._partitioner)):
+                if keys[owner]:
+                    owners[partition].append(owner)
+                else:
+                    for one in every:
+                        owners[one].append(owner)
+        names = [cast("list[str]", codec.entity_keys([texts[f] for f in group.kind.fields])) for group in plan.groups]
+        numbers = [group.kind.number for group in plan.groups]
+        wanted: dict[int, list[RowKey]] = {}
+        for partition, some in owners.items():
+            asked = wanted[partition] = []
+            for number, mine in zip(numbers, names, strict=True):
+                asked += row_keys(number, [mine[owner] for owner in some])
+        return _Sought(wanted, owners, names)
 
     async def _found(self, sought: _Sought) -> Mapping[int, Found]:
         """The rows sought, each with its partition's meta."""
@@ -252,66 +256,86 @@ class StateReader:
         return [kind for kind in self.kinds if kind.number not in meta.groups]
 
     def _readings(self, plan: ReadPlan, sought: _Sought, found: Mapping[int, Found], n: int, at_ms: int) -> Readings:
-        values, newest = np.empty((n, plan.needed)), np.empty((n, plan.needed), dtype=np.int64)
-        codes = np.empty((n, plan.needed), dtype=np.uint8)
         written = [0] * n
         rows: list[list[bytes | None]] = [[None] * n for _ in plan.groups]
         unknown: list[set[int]] = [set() for _ in plan.groups]
         """By group, the entities that may have a row which is not there yet."""
         for partition, (meta, packed) in found.items():
-            lacking, until = self._rebuilt(plan, meta)
+            owners, values = sought.owners[partition], iter(packed)
             written_ms = 0 if meta is None else meta.written_ms
-            for (place, owner), value in zip(sought.asked[partition], packed, strict=True):
+            for owner in owners:
                 if written_ms > written[owner]:
                     written[owner] = written_ms
-                if value is None:
-                    if lacking[place]:
+            for place, (lacking, until) in enumerate(self._rebuilt(plan, meta)):
+                mine = rows[place]
+                for owner, value in zip(owners, values, strict=False):  # those of the other groups come after
+                    if value is None:
+                        if lacking:
+                            unknown[place].add(owner)
+                    elif until and behind(value, until):
                         unknown[place].add(owner)
-                elif until[place] and behind(value, until[place]):
-                    unknown[place].add(owner)
-                elif (before := rows[place][owner]) is None:
-                    rows[place][owner] = value
-                else:
-                    key = sought.names[place][owner]
-                    rows[place][owner] = self._newer(plan.groups[place], key, before, value)
-        times = np.full(n, at_ms, dtype=np.int64)
+                    elif (before := mine[owner]) is None:
+                        mine[owner] = value
+                    else:
+                        mine[owner] = self._newer(plan.groups[place], sought.names[place][owner], before, value)
+        evaluated = _nothing(n, plan.needed)
         for place, group in enumerate(plan.groups):
-            state = self._state(group.kind, rows[place], sought.names[place])
-            ints = state.view(np.int64)[1:]
-            mine = values_of(group.kind, state, times, len(self._spec.aggregates)).take(group.columns, axis=1)
-            code = states(group.expiry, ints, mine, at_ms)
+            self._evaluate(group, rows[place], sought.names[place], at_ms, evaluated)
             if rebuilding := [owner for owner in unknown[place] if rows[place][owner] is None]:
-                code[rebuilding], mine[rebuilding] = REBUILDING, np.nan
-            values[:, group.places], codes[:, group.places] = mine, code
-            newest[:, group.places] = newest_ms(group.newest, ints)[:, np.newaxis]
-        values, codes, newest = asked_of(plan, values, codes, newest, self._spec.missing)
-        return Readings(plan.names, plan.fields, at_ms, values, codes, newest, np.array(written, dtype=np.int64))
+                where = np.ix_(np.array(rebuilding), group.places)
+                evaluated.codes[where], evaluated.values[where] = REBUILDING, np.nan
+        asked = asked_of(plan, evaluated, self._spec.missing)
+        return Readings(plan.names, plan.fields, at_ms, *asked, np.array(written, dtype=np.int64))
 
-    def _rebuilt(self, plan: ReadPlan, meta: Meta | None) -> tuple[list[bool], list[Vector]]:
+    def _rebuilt(self, plan: ReadPlan, meta: Meta | None) -> list[tuple[bool, Vector]]:
         """By group of the plan: whether rows that are not there may come, and what its rows have to cover."""
-        nothing: list[Vector] = [()]
         if meta is None:
-            return [True] * len(plan.groups), nothing * len(plan.groups)
+            return [(True, ())] * len(plan.groups)
         if not meta.until and meta.state_hash == self._spec.state_hash:
-            return [False] * len(plan.groups), nothing * len(plan.groups)
+            return [(False, ())] * len(plan.groups)
         unknown = {kind.number for kind in self._unknown(meta)}
-        numbers = [group.kind.number for group in plan.groups]
-        new = [meta.incarnation_of(number) == meta.incarnation for number in numbers]
-        lacking = [n in unknown or (begun and meta.rebuilding) for n, begun in zip(numbers, new, strict=True)]
-        return lacking, [meta.until if begun else () for begun in new]
+        found = []
+        for number in (group.kind.number for group in plan.groups):
+            begun = meta.incarnation_of(number) == meta.incarnation
+            found.append((number in unknown or (begun and meta.rebuilding), meta.until if begun else ()))
+        return found
 
-    def _state(self, kind: Kind, rows: Sequence[bytes | None], names: Sequence[str]) -> np.ndarray:
-        """The state float64 [1 + n, width] of packed rows, empty where there is none. Raises Unreadable."""
-        try:
-            return codec.unpack_states(rows, names, streams=len(self._spec.streams), template=kind.template)
-        except codec.CodecError as error:
+    def _evaluate(
+        self, group: Group, rows: Sequence[bytes | None], names: Sequence[str], at_ms: int, into: Evaluated
+    ) -> None:
+        """Reads packed rows, one an entity; where there is none, as of one that was never seen. Raises Unreadable."""
+        kind = group.kind
+        tables = kind.banks, kind.accs, kind.folds, kind.latest, kind.spans, kind.trails, kind.outs, kind.feeds
+        vector = np.empty(len(self._spec.streams), dtype=np.int64)
+        broken: int = read_rows(
+            *tables,
+            kind.template,
+            *codec.laid_together(rows, names),
+            vector,
+            group.sources,
+            group.seen,
+            group.columns,
+            group.places,
+            len(self._spec.aggregates),
+            at_ms,
+            *into,
+        )
+        if broken >= 0:
+            error = codec.error_of(rows[broken], names[broken], len(vector), kind.width)
             raise Unreadable("", f"what is stored is no row of this pipeline: {error}") from error
 
     def _newer(self, group: Group, name: str, one: bytes, other: bytes) -> bytes:
         """Of two rows of one entity, the one with the newest event."""
-        state = self._state(group.kind, [one, other], [name, name])
-        times = newest_ms(group.newest, state.view(np.int64)[1:])
-        return other if times[1] >= times[0] else one
+        both = _nothing(2, int(group.places.max()) + 1)
+        self._evaluate(group, [one, other], [name, name], 0, both)
+        first, second = both.newest[:, group.places[0]]
+        return other if second >= first else one
+
+
+def _nothing(n: int, needed: int) -> Evaluated:
+    """Room for n entities."""
+    shape = n, needed
+    return Evaluated(np.empty(shape), np.empty(shape, dtype=np.uint8), np.empty(shape, dtype=np.int64))
 
 
 def _named(kind: Kind) -> str:

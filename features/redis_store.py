@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
-from operator import itemgetter
 from typing import Any
 
 from features.redis_client import Command, RedisClient
@@ -48,8 +47,6 @@ _LIBRARY = resources.files(__package__).joinpath("checkpoint.lua").read_text()
 _VERSION = hashlib.sha256(_LIBRARY.encode()).hexdigest()[:12]
 _FUNCTIONS = _LIBRARY.replace("@VERSION@", _VERSION)
 _ROW = re.compile(r"weir:\{[^}]*\}:row:[0-9a-f]+:")
-_GROUP = itemgetter(0)
-"""Of a row's key."""
 _Call = tuple[Sequence[bytes], Sequence[Any]]
 """Keys and arguments of a function."""
 _Chunk = tuple[list[Row], bool]
@@ -79,7 +76,7 @@ class RedisStore:
         self._attempts = itertools.count(1)
         self._unanswered: dict[int, Vector] = {}
         """By partition, the vector of the last write, while its answer has not been seen."""
-        self._heads: dict[tuple[int, int], bytes] = {}
+        self._heads: dict[int, _Heads] = {}
         self._ready = False
         self._packing = asyncio.Lock()
         self._redis = RedisClient(url, connect_timeout_s=connect_timeout_s, command_timeout_s=command_timeout_s)
@@ -185,15 +182,10 @@ class RedisStore:
         return f"weir:{{{self._pipeline}:{partition}}}:meta".encode()
 
     def _row_keys(self, partition: int, keys: Sequence[RowKey]) -> list[bytes]:
-        heads = {group: self._head(partition, group) for group in set(map(_GROUP, keys))}
+        heads = self._heads.get(partition)
+        if heads is None:
+            heads = self._heads[partition] = _Heads(f"weir:{{{self._pipeline}:{partition}}}:row:")
         return [heads[group] + key.encode("utf-8", "surrogatepass") for group, key in keys]
-
-    def _head(self, partition: int, group: int) -> bytes:
-        """What the keys of a group's rows begin with."""
-        head = self._heads.get((partition, group))
-        if head is None:
-            head = self._heads[partition, group] = f"weir:{{{self._pipeline}:{partition}}}:row:{group:x}:".encode()
-        return head
 
     async def _function(self, name: str, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
         (found,) = await self._functions(name, [(keys, args)])
@@ -226,6 +218,17 @@ class RedisStore:
         if without := [where for where, libraries in listed.items() if not libraries]:
             await self._redis.on_primaries("FUNCTION LOAD", "REPLACE", _FUNCTIONS, among=without)
         self._ready = True
+
+
+class _Heads(dict[int, bytes]):
+    """What the keys of a partition's rows begin with, by group."""
+
+    def __init__(self, before: str) -> None:
+        self._before = before
+
+    def __missing__(self, group: int) -> bytes:
+        head = self[group] = f"{self._before}{group:x}:".encode()
+        return head
 
 
 def _accept(partition: int, refusal: bytes) -> None:

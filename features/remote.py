@@ -13,7 +13,7 @@ import numpy as np
 
 from features.codec import CodecError, entity_keys, unpack_states
 from features.layout import Layout
-from features.partitioner import partition_of
+from features.partitioner import partitions_of
 from features.progress import NEVER, PROGRESS, UNKNOWN, progress_of
 from features.reader import behind
 from features.spec import Columns, FeatureSpec
@@ -73,8 +73,7 @@ class GroupReader:
         rows = {text: row for row, text in enumerate(named, start=1)}
         wanted: dict[int, list[RowKey]] = {}
         places: dict[int, list[int]] = {}
-        for text, row in rows.items():
-            partition = partition_of(text.encode("utf-8", "surrogatepass"), self._partitions, "crc32")
+        for (text, row), partition in zip(rows.items(), partitions_of(rows, self._partitions, "crc32"), strict=True):
             wanted.setdefault(partition, []).append(RowKey(self._kind.number, text))
             places.setdefault(partition, []).append(row)
         for asked in wanted.values():

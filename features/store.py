@@ -8,9 +8,10 @@ replay skips what it covers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 Vector = tuple[int, ...]
@@ -38,6 +39,15 @@ class RowKey(NamedTuple):
 
     group: int
     key: str
+
+
+_ROW_KEY: Callable[[tuple[int, str]], RowKey] = partial(tuple.__new__, RowKey)
+"""Made without a Python call: a checkpoint has many."""
+
+
+def row_keys(group: int, keys: Iterable[str]) -> list[RowKey]:
+    """The row keys of a group, by key text."""
+    return list(map(_ROW_KEY, zip(repeat(group), keys)))
 
 
 class Group(NamedTuple):

@@ -10,9 +10,11 @@ import pytest
 
 from features.condition import Condition
 from features.engine import FeatureEngine, Features
+from features.expiry import EXPIRED, MISSING, PRESENT, REBUILDING
 from features.layout import Layout
 from features.memory_store import MemoryStore
 from features.partitioner import partition_of
+from features.read_plan import Evaluated, asked_of, made_plan
 from features.reader import FieldValue, ReadError, StateReader, Unreadable
 from features.readings import Reading, State
 from features.round import Segment, StreamColumns
@@ -571,3 +573,41 @@ async def begun(store: Store, partition: int, partitions: int) -> None:
     """A partition with an owner, and without rows."""
     epoch, _ = await store.claim(partition, partitions)
     await store.begin(partition, Meta(epoch, epoch, SPEC.state_hash, (0,)))
+
+
+async def test_a_broken_row_among_many_is_named() -> None:
+    users = [f"user-{n}" for n in range(50)]
+    store = MemoryStore()
+    for partition in range(12):
+        mine = [(T, user, "baker", 7.0, 1.0) for user in users if of_user(user) == partition]
+        await features_of([*mine], store, partition, SPEC)
+    number, broken = Layout(SPEC).kinds[0].number, users[37]
+    rows = store._partitions[of_user(broken)].rows
+    key = next(key for key in rows if key == (number, broken))
+    rows[key] = rows[key][:-1] + b"?"
+    with pytest.raises(Unreadable, match=r"row of 'user-37': the stored row is of 'user-3\?'"):
+        await reader(store).read([{"user": user} for user in users], T)
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "worse"),
+    [
+        (PRESENT, PRESENT, PRESENT),
+        (PRESENT, EXPIRED, EXPIRED),
+        (PRESENT, REBUILDING, REBUILDING),
+        (EXPIRED, PRESENT, EXPIRED),
+        (EXPIRED, REBUILDING, REBUILDING),
+        (MISSING, REBUILDING, REBUILDING),
+        (REBUILDING, PRESENT, REBUILDING),
+    ],
+)
+def test_a_ratio_of_two_entities_is_worth_what_the_worse_one_is(upper: int, lower: int, worse: int) -> None:
+    spec = FeatureSpec(
+        (PAYMENTS,),
+        (Ratio("of_pair", aggregate("count", "1h", ("user", "merchant")), aggregate("count", "1h")),),
+        missing=-1.0,
+    )
+    plan = made_plan(spec, Layout(spec).kinds, "user", frozenset(("user", "merchant")), ("of_pair",))
+    codes = np.array([[upper, lower]], dtype=np.uint8)
+    found = asked_of(plan, Evaluated(np.array([[3.0, 6.0]]), codes, np.array([[T, T + 1]])), spec.missing)
+    assert [column.tolist() for column in found] == [[[0.5]], [[worse]], [[T]]]
