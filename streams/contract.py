@@ -6,9 +6,8 @@ counted, whatever is replayed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,38 +59,65 @@ class Contract:
         self._dead = mask_of(conditions, "dead_letter")
         self.fields = {c.of for c in conditions if c.name not in ("behind", "silence")}
 
+    @property
+    def keeps_out(self) -> bool:
+        """Whether some records are dead letters by it."""
+        return self._dead != 0
+
+    def judged(self, fields: Mapping[str, Any], times: np.ndarray, behind_ms: np.ndarray | None) -> Judged:
+        """n records by their `fields` and event times int64 [n].
+
+        behind_ms: int64 [n], how far these are behind the records' timestamps; None where there are no such.
+        """
+        columns = {**dict.fromkeys((c.of for c in self._conditions), times), **fields}
+        bits = bits_of(self._conditions, columns, len(times), behind_ms)
+        return Judged(self._conditions, columns, behind_ms, bits, self._dead)
+
     def applied(self, batch: RecordBatch, decoded: Decoded, dead: list[DeadLetter]) -> Decoded:
         """The records that stay, with their bits; the others are added to `dead`.
 
         batch: the records that `decoded` was made of, one for one.
         """
-        columns: dict[str, Any] = {**dict.fromkeys((c.of for c in self._conditions), decoded.times), **decoded.fields}
-        behind_ms = batch.timestamps - decoded.times
-        bits = bits_of(self._conditions, columns, len(decoded), behind_ms)
-        gone = (bits & self._dead) != 0
+        judged = self.judged(decoded.fields, decoded.times, batch.timestamps - decoded.times)
+        bits, gone = judged.bits, judged.gone
         if gone.any():
-            dead += [self._letter(batch, i, int(bits[i]), columns, behind_ms) for i in np.flatnonzero(gone).tolist()]
-            decoded = _kept(decoded, np.flatnonzero(~gone))
+            dead += [_letter(batch, i, *judged.why(i)) for i in np.flatnonzero(gone).tolist()]
+            decoded = decoded.only(np.flatnonzero(~gone))
             bits = bits[~gone]
         decoded.bits = bits
         return decoded
 
-    def _letter(
-        self, batch: RecordBatch, i: int, bits: int, columns: dict[str, Any], behind_ms: np.ndarray
-    ) -> DeadLetter:
-        broken = [c for place, c in enumerate(self._conditions) if bits & self._dead & (1 << place)]
-        reasons = "; ".join(f"{c.of} {c.words}, and {_found(c, columns, behind_ms, i)}" for c in broken)
-        return DeadLetter(
-            batch.stream,
-            batch.partition,
-            int(batch.offsets[i]),
-            batch.keys[i],
-            batch.values[i],
-            STAGE,
-            broken[0].name,
-            reasons,
-            broken[0].of,
-        )
+
+class Judged(NamedTuple):
+    """Which rules n records break. bits: int64 [n]; dead: the bits that make a dead letter."""
+
+    conditions: Sequence[Condition]
+    columns: Mapping[str, Any]
+    behind_ms: np.ndarray | None
+    bits: np.ndarray
+    dead: int
+
+    @property
+    def gone(self) -> np.ndarray:
+        """Bool [n]: which are dead letters."""
+        found: np.ndarray = (self.bits & self.dead) != 0
+        return found
+
+    def why(self, i: int) -> tuple[str, str, str]:
+        """The code, reason and field of a dead letter."""
+        bits = int(self.bits[i]) & self.dead
+        broken = [c for place, c in enumerate(self.conditions) if bits & (1 << place)]
+        reasons = "; ".join(f"{c.of} {c.words}, and {self._found(c, i)}" for c in broken)
+        return broken[0].name, reasons, broken[0].of
+
+    def _found(self, condition: Condition, i: int) -> str:
+        if condition.name == "behind":
+            assert self.behind_ms is not None
+            return f"is {self.behind_ms[i] / 1000:.0f} s"
+        value = self.columns[condition.of][i]
+        if condition.name == "not_null":
+            return "is null"
+        return f"is {value!r}" if isinstance(value, str) else f"is {value:.10g}"
 
 
 class Marks:
@@ -124,29 +150,15 @@ class Marks:
         return found
 
 
-def _kept(decoded: Decoded, places: np.ndarray) -> Decoded:
-    """Only the records at `places`."""
-    listed = places.tolist()
-
-    def kept(column: Any) -> Any:
-        return column[places] if isinstance(column, np.ndarray) else [column[i] for i in listed]
-
-    return replace(
-        decoded,
-        bits=None,
-        keys=kept(decoded.keys),
-        ids=kept(decoded.ids),
-        offsets=decoded.offsets[places],
-        times=decoded.times[places],
-        fields={name: kept(column) for name, column in decoded.fields.items()},
-        headers=None if decoded.headers is None else kept(decoded.headers),
+def _letter(batch: RecordBatch, i: int, code: str, reason: str, field: str) -> DeadLetter:
+    return DeadLetter(
+        batch.stream,
+        batch.partition,
+        int(batch.offsets[i]),
+        batch.keys[i],
+        batch.values[i],
+        STAGE,
+        code,
+        reason,
+        field,
     )
-
-
-def _found(condition: Condition, columns: dict[str, Any], behind_ms: np.ndarray, i: int) -> str:
-    if condition.name == "behind":
-        return f"is {behind_ms[i] / 1000:.0f} s"
-    value = columns[condition.of][i]
-    if condition.name == "not_null":
-        return "is null"
-    return f"is {value!r}" if isinstance(value, str) else f"is {value:.10g}"

@@ -106,7 +106,7 @@ class Decoder:
         ]
         self._texts = [(name, attrgetter(name)) for name in sorted(texts)]
         self._flat = self._flat_of(source) if codec is None else None
-        self._contract, self._hidden = contract, hidden
+        self.contract, self._hidden = contract, hidden
 
     @property
     def numbers(self) -> dict[str, type[Any]]:
@@ -221,9 +221,9 @@ class Decoder:
         return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts})
 
     def _ruled(self, batch: RecordBatch, decoded: Decoded, dead: list[DeadLetter]) -> Decoded:
-        if self._contract is None:
+        if self.contract is None:
             return decoded
-        decoded = self._contract.applied(batch, decoded, dead)
+        decoded = self.contract.applied(batch, decoded, dead)
         decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         return decoded
 

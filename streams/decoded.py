@@ -80,6 +80,25 @@ class Decoded:
             origin=None if self.origin is None else self.origin.cut(start, stop),
         )
 
+    def only(self, places: np.ndarray) -> Decoded:
+        """The records at `places` alone; what else stood between them stays."""
+        listed = places.tolist()
+
+        def taken(column: Any) -> Any:
+            return column[places] if isinstance(column, np.ndarray) else [column[i] for i in listed]
+
+        return replace(
+            self,
+            keys=taken(self.keys),
+            ids=taken(self.ids),
+            offsets=self.offsets[places],
+            times=self.times[places],
+            fields={name: taken(column) for name, column in self.fields.items()},
+            headers=None if self.headers is None else taken(self.headers),
+            bits=None if self.bits is None else self.bits[places],
+            origin=None if self.origin is None else self.origin.at(places),
+        )
+
     def alone(self, start: int, stop: int) -> Decoded:
         """`cut`, with copies of its own: while it waits, the records beside it need not stay."""
         piece = self.cut(start, stop)

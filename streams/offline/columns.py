@@ -1,7 +1,7 @@
 """Columns of Parquet and CSV files against an event type: the same types and bounds as on the stream, by whole columns.
 
 What no row of a file can mend (a column that is missing, or of another type) is a UsageError. What single rows break is
-found by rules, in the order in which the stream looks: types, time, key, bounds.
+found by rules, in the order in which the stream looks: types, time, key, bounds, and the source's own rules.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from streams.contract import STAGE, Contract
 from streams.decode import MAX_EXACT, MAX_KEY_CHARS, MAX_NUMBER, explained
 from streams.errors import UsageError
 from streams.offline.rejects import Reject
@@ -99,6 +100,8 @@ class Columns:
             rejects += [self._reject(self._rules[place], frame, row, first_row) for row in rows.tolist()]
         if self._own_rules:
             rejects += self._by_the_events_own(typed, frame, good, first_row)
+        if self._wanted.contract is not None:
+            rejects += self._by_contract(self._wanted.contract, typed, frame, good, first_row)
         if not rejects:
             return typed, []
         return typed.filter(pl.Series(good)), sorted(rejects, key=lambda reject: reject.row)
@@ -178,9 +181,35 @@ class Columns:
             rejects.append(self._letter(raw, row + first_row, "decode", "invalid", reason, field))
         return rejects
 
+    def _by_contract(
+        self, contract: Contract, typed: pl.DataFrame, frame: pl.DataFrame, good: np.ndarray, first_row: int
+    ) -> list[Reject]:
+        """What the rules of the source keep out of the stream: of the rows that are good in every other way."""
+        rows, usable = np.flatnonzero(good), typed.filter(pl.Series(good))
+        times = usable[self._wanted.time or ""].to_numpy()
+        behind_ms = usable[TIMESTAMP].to_numpy() - times if TIMESTAMP in usable.columns else None
+        judged = contract.judged(fields_of(self._wanted, usable), times, behind_ms)
+        rejects = []
+        for place in np.flatnonzero(judged.gone).tolist():
+            row = int(rows[place])
+            good[row] = False
+            rejects.append(self._letter(frame.row(row, named=True), row + first_row, STAGE, *judged.why(place)))
+        return rejects
+
     def _letter(self, values: dict[str, Any], row: int, stage: str, code: str, reason: str, field: str) -> Reject:
         value = orjson.dumps(values, default=str).decode()
         return Reject(self._wanted.topic, str(self._path), row, stage, code, reason, field, value)
+
+
+def fields_of(wanted: Wanted, typed: pl.DataFrame) -> dict[str, Any]:
+    """The fields of checked rows: numbers in their dtype, NaN for null, and lists of texts."""
+    columns: dict[str, Any] = {name: typed[name].to_list() for name in wanted.texts}
+    for name, dtype in wanted.numbers.items():
+        series = typed[name]
+        if dtype is np.float64:
+            series = series.cast(pl.Float64).fill_null(float("nan"))
+        columns[name] = series.to_numpy()
+    return columns
 
 
 _DTYPES: dict[str, Any] = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from streams.batches import RecordBatch
+from streams.contract import STAGE
 from streams.decode import Decoder
 from streams.decoded import Decoded
 from streams.errors import UsageError
@@ -40,7 +41,8 @@ def json_rows(wanted: Wanted, path: Path, reading: Reading) -> Iterator[Rows]:
                     for d in decoded.dead
                 ]
                 decoded, ahead = _within_skew(wanted, path, decoded, lines, first)
-                rejects = sorted([*rejects, *ahead], key=lambda reject: reject.row)
+                decoded, broken = _by_contract(wanted, path, decoded, lines, first)
+                rejects = sorted([*rejects, *ahead, *broken], key=lambda reject: reject.row)
                 yield Rows(_columns(wanted, decoded, places), rejects, len(batch))
                 first += len(lines)
     except OSError as error:
@@ -98,14 +100,24 @@ def _within_skew(
         )
         value = _text(lines[number - first])
         rejects.append(Reject(wanted.topic, str(path), number, "time", "ahead", reason, wanted.time, value))
-    keep = np.flatnonzero(~ahead)
-    fields = {
-        name: [values[row] for row in keep.tolist()] if isinstance(values, list) else values[keep]
-        for name, values in decoded.fields.items()
-    }
-    kept = decoded.cut(0, 0)
-    kept.offsets, kept.times, kept.fields = decoded.offsets[keep], decoded.times[keep], fields
-    return kept, rejects
+    return decoded.only(np.flatnonzero(~ahead)), rejects
+
+
+def _by_contract(
+    wanted: Wanted, path: Path, decoded: Decoded, lines: list[bytes], first: int
+) -> tuple[Decoded, list[Reject]]:
+    """Without what the rules of the source keep out of the stream."""
+    if wanted.contract is None:
+        return decoded, []
+    timestamps = decoded.fields.get(_PREFIX + TIMESTAMP)
+    behind_ms = None if timestamps is None else timestamps - decoded.times
+    judged = wanted.contract.judged(decoded.fields, decoded.times, behind_ms)
+    rejects = []
+    for row in np.flatnonzero(judged.gone).tolist():
+        number = int(decoded.offsets[row])
+        value = _text(lines[number - first])
+        rejects.append(Reject(wanted.topic, str(path), number, STAGE, *judged.why(row), value))
+    return (decoded.only(np.flatnonzero(~judged.gone)) if rejects else decoded), rejects
 
 
 def _columns(wanted: Wanted, decoded: Decoded, places: list[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import polars as pl
 
 from streams.decoded import Decoded
 from streams.errors import UsageError
-from streams.offline.columns import OFFSET, PARTITION, TIMESTAMP, Columns
+from streams.offline.columns import OFFSET, PARTITION, TIMESTAMP, Columns, fields_of
 from streams.offline.files import Input
 from streams.offline.json_lines import json_rows
 from streams.offline.rejects import Reject
@@ -74,12 +74,7 @@ def _sorted(frames: pl.LazyFrame, by: str | None, schema: pl.Schema, path: Path,
 
 
 def _arrays(wanted: Wanted, typed: pl.DataFrame) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: typed[name].to_list() for name in wanted.texts}
-    for name, dtype in wanted.numbers.items():
-        series = typed[name]
-        if dtype is np.float64:
-            series = series.cast(pl.Float64).fill_null(float("nan"))
-        columns[name] = series.to_numpy()
+    columns = fields_of(wanted, typed)
     whole = [TIMESTAMP, PARTITION, OFFSET, *([wanted.time] if wanted.time else [])]
     columns |= {_time_of(wanted, name): typed[name].to_numpy() for name in whole if name in typed.columns}
     return columns

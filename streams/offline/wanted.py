@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from features.spec import FeatureSpec
+from streams.contract import Contract
 from streams.decode import decoder_of
 from streams.event import Event, integer_fields
 from streams.pipeline import Labels
@@ -21,7 +22,8 @@ class Wanted:
 
     numbers: with their dtype, as `streams.decode.Decoder` extracts them; inexact: of those, float64 that must hold an
     integer exactly; texts: bounded in length. key, id, time: the fields that are these, None = none.
-    max_skew_ms: how far the time may be ahead of the record's timestamp.
+    max_skew_ms: how far the time may be ahead of the record's timestamp. contract: rules that keep events out, None =
+    there are none; the fields that it looks at are among these.
     """
 
     topic: str
@@ -33,6 +35,7 @@ class Wanted:
     numbers: Mapping[str, type[Any]]
     texts: frozenset[str]
     inexact: frozenset[str] = frozenset()
+    contract: Contract | None = None
 
 
 def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
@@ -45,9 +48,10 @@ def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
             numbers.setdefault(name, np.int64)
         else:
             texts.add(name)
+    contract = used.contract if used.contract is not None and used.contract.keeps_out else None
     return Wanted(
         source.topic, source.event, source.key, source.id, source.time, source.max_skew_ms,
-        numbers, frozenset(texts), frozenset(used.inexact),
+        numbers, frozenset(texts), frozenset(used.inexact), contract,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from features.spec import FeatureSpec
-from streams import Event, Labels, Pipeline, Source, compute
+from streams import Event, Labels, Pipeline, Rule, Source, compute
 from streams.batches import RecordBatch
 from streams.decode import decoder_of
 from streams.errors import UsageError
@@ -187,6 +187,64 @@ def test_a_bad_row_is_rejected_as_the_streams_decoder_rejects_it(
     assert found["id"].to_list() == ["a", "c", "d"]
     (dead,) = decoder_of(payments, 0, pipeline.spec).decode(records(bad)).dead
     assert (dead.stage, dead.code, dead.field) == expected
+
+
+RULED = Source(
+    "payments",
+    Payment,
+    key="user",
+    id="payment",
+    time="ts",
+    rules=[
+        Rule("amount", le=3, on_violation="dead_letter"),
+        Rule("country", among=["DE", "FR"], on_violation="dead_letter"),
+        Rule("tip", not_null=True, on_violation="dead_letter"),
+        Rule("card", ge=1),  # flagged alone
+        Rule("ts", behind="1h", on_violation="dead_letter"),
+    ],
+)
+"""Of which no feature reads the country or the tip."""
+ruled = Pipeline("pay", score=RULED, features=[RULED.by("user").sum("amount", "1h")], model="pay")
+
+
+def assert_rejected_as_on_the_stream(rejects: list[Reject], table: pl.DataFrame, timestamps: list[int]) -> None:
+    batch = replace(records(table), timestamps=np.array(timestamps))
+    dead = decoder_of(RULED, 0, ruled.spec).decode(batch).dead
+    expected = [(d.offset + 1, d.stage, d.code, d.reason, d.field) for d in dead]
+    assert [(r.row, r.stage, r.code, r.reason, r.field) for r in rejects] == expected
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_an_event_that_a_rule_of_its_source_keeps_out_of_the_stream_is_kept_out(tmp_path: Path, suffix: str) -> None:
+    table = ROWS.with_columns(tip=pl.Series([0.5, None, 0.0, 1.5]))
+    found, rejects = backfilled(written(table, tmp_path / f"p.{suffix}"), of=ruled)
+    assert found["id"].to_list() == ["a"]
+    assert [(r.row, r.code, r.field) for r in rejects] == [
+        (2, "not_null", "tip"), (3, "le", "amount"), (4, "le", "amount"),
+    ]  # fmt: skip
+    assert rejects[1].reason == "amount must be at most 3, and is 3.25; country must be one of 'DE', 'FR', and is 'IT'"
+    assert_rejected_as_on_the_stream(rejects, table, ROWS["ts"].to_list())
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_what_such_events_held_is_no_part_of_any_feature(tmp_path: Path, suffix: str) -> None:
+    table = ROWS.with_columns(amount=pl.Series([1.0, 2.0, 30.0, 2.5]), tip=pl.lit(1.0), country=pl.lit("FR"))
+    table = table.with_columns(ts=pl.Series([HOUR, HOUR + 1, HOUR + 2, HOUR + 3]))
+    found, _ = backfilled(written(table, tmp_path / f"p.{suffix}"), of=ruled)
+    assert found.select("id", "feature.user_sum_amount_1h").rows() == [("a", 0.0), ("b", 0.0), ("d", 1.0)]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_how_far_an_event_may_be_behind_is_judged_where_the_file_has_timestamps(tmp_path: Path, suffix: str) -> None:
+    table = ROWS.with_columns(amount=pl.lit(1.0), tip=pl.lit(1.0), country=pl.lit("FR"))
+    timestamps = [HOUR, 2 * HOUR + 2000, 2 * HOUR, 3 * HOUR]
+    timed = table.with_columns(_timestamp=pl.Series(timestamps))
+    found, (reject,) = backfilled(written(timed, tmp_path / f"p.{suffix}"), of=ruled)
+    assert found["id"].to_list() == ["a", "c", "d"]
+    assert (reject.row, reject.code, reject.field) == (2, "behind", "ts")
+    assert_rejected_as_on_the_stream([reject], table, timestamps)
+    found, rejects = backfilled(written(table, tmp_path / f"q.{suffix}"), of=ruled)
+    assert (len(found), rejects) == (4, [])
 
 
 def records(table: pl.DataFrame) -> RecordBatch:

@@ -8,21 +8,30 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from streams import Pipeline
 from streams.errors import UsageError
 from streams.offline.backfill import Backfill
 from streams.offline.entity_times import AtTimes
 from streams.offline.files import file_input
+from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
 from tests.integration.shop import shop, wide_shop
 from tests.integration.tape import Tape
 from tests.parity.sides import inputs
-from tests.streams.test_offline_backfill import HOUR, ROWS, grouped, pipeline, some_sales, written
+from tests.streams.test_offline_backfill import HOUR, ROWS, grouped, pipeline, ruled, some_sales, written
 
 
-def at_times(path: Path, table: pl.DataFrame, folder: Path, rows: int = 1000) -> tuple[pl.DataFrame, AtTimes]:
+def at_times(
+    path: Path,
+    table: pl.DataFrame,
+    folder: Path,
+    rows: int = 1000,
+    of: Pipeline = pipeline,
+    rejected: Callable[[list[Reject]], None] = pytest.fail,  # type: ignore[assignment]
+) -> tuple[pl.DataFrame, AtTimes]:
     at = file_input("at", str(written(table, folder / "at.parquet")), "--at")
     given = {"payments": file_input("payments", str(path), "--input")}
-    work = AtTimes(pipeline, given, at, Reading(rows=rows), pytest.fail)
+    work = AtTimes(of, given, at, Reading(rows=rows), rejected)
     return pl.concat(work.frames()), work
 
 
@@ -38,6 +47,16 @@ def test_values_are_of_what_came_before_that_time(tmp_path: Path) -> None:
     assert found["feature.user_since_last"].to_list()[:4] == [None, None, 5.0, pytest.approx(0.001)]
     assert work.left_out == {"amount", "card", "country", "double"}
     assert (work.rows, work.events) == (5, 4)
+
+
+def test_an_event_that_a_rule_keeps_out_of_the_stream_counts_at_no_time(tmp_path: Path) -> None:
+    table = ROWS.with_columns(amount=pl.Series([1.0, 2.0, 30.0, 2.5]), tip=pl.lit(1.0), country=pl.lit("FR"))
+    path = written(table.with_columns(ts=pl.Series([HOUR, HOUR + 1, HOUR + 2, HOUR + 3])), tmp_path / "p.parquet")
+    times = pl.DataFrame({"user": [7, 7, 7], "time": [HOUR + 1, HOUR + 3, HOUR + 4]})
+    rejects: list[Reject] = []
+    found, _ = at_times(path, times, tmp_path, of=ruled, rejected=rejects.extend)
+    assert found["feature.user_sum_amount_1h"].to_list() == [1.0, 1.0, 3.5]
+    assert [(reject.row, reject.stage, reject.field) for reject in rejects] == [(3, "contract", "amount")]
 
 
 def test_with_the_events_own_fields_all_features_are_there(tmp_path: Path) -> None:
