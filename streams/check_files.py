@@ -118,7 +118,7 @@ def _check_features(pipeline: Pipeline, frame: pl.DataFrame, names: dict[str, st
     for feature in pipeline.spec.features:
         if feature.name in names:
             kind = "string" if isinstance(feature, Category) else "number"
-            columns[feature.name], wrong = _column(frame[names[feature.name]], kind)
+            columns[feature.name], wrong = _column(frame[names[feature.name]], kind, np.float32)
             if wrong.any():
                 findings.append(_finding(feature.name, "type", f"must be a {kind}", wrong, frame[names[feature.name]]))
     return _report(pipeline.rules, columns, frame, files, f"features of {pipeline.name}", findings, None)
@@ -154,19 +154,23 @@ def _report(
     return Report(files, len(frame), kind, findings, checked, unchecked)
 
 
-def _column(column: pl.Series, kind: str) -> tuple[Any, np.ndarray]:
-    """The values as the rules take them, and which are of another type: bool [n]. They count as null."""
-    dtype, wrong = column.dtype, np.zeros(len(column), dtype=bool)
+def _column(column: pl.Series, kind: str, dtype: type[np.floating[Any]] = np.float64) -> tuple[Any, np.ndarray]:
+    """The values as the rules take them, and which are of another type: bool [n]. They count as null.
+
+    dtype: of numbers, as a worker compares them: 0.1 as a float32 is above 0.1 as a float64.
+    """
+    found, wrong = column.dtype, np.zeros(len(column), dtype=bool)
     if kind == "string":
-        fits = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)
+        fits = found in (pl.String, pl.Categorical, pl.Enum, pl.Null)
     else:
-        fits = dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)
+        fits = found.is_numeric() or found in (pl.Boolean, pl.Null)
     if not fits:
         wrong = column.is_not_null().to_numpy()
         column = pl.Series(column.name, [None] * len(column))
     if kind == "string":
         return column.cast(pl.String()).to_list(), wrong
-    values = column.cast(pl.Float64()).to_numpy().astype(np.float64)
+    with np.errstate(over="ignore"):
+        values = column.cast(pl.Float64()).to_numpy().astype(dtype)
     infinite = np.isinf(values)
     return np.where(infinite, np.nan, values), wrong | infinite
 

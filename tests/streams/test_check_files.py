@@ -144,6 +144,17 @@ def test_the_archives_features_are_checked_by_the_pipelines_rules(declared: Path
     assert found == [("user_count_1h", "lt", [[1, 3.0]]), ("amount", "le", [[2, 51.0]])]
 
 
+@pytest.mark.parametrize("dtype", [pl.Float32, pl.Float64])
+def test_features_are_compared_as_the_float32_that_a_worker_has(declared: Path, tmp_path: Path, dtype: Any) -> None:
+    declared.write_text(DECLARED.replace('Rule("amount", le=50)', 'Rule("amount", le=0.1)'))
+    path = tmp_path / "archive.parquet"
+    amounts = pl.Series([0.1, 0.1001, 1e300 if dtype == pl.Float64 else 0.0], dtype=dtype)
+    pl.DataFrame({"feature.amount": amounts}).write_parquet(path)
+    report = json.loads(check(declared, path).stdout)
+    found = {f["rule"]: [row for row, _ in f["examples"]] for f in report["findings"]}
+    assert found == ({"type": [2], "le": [1]} if dtype == pl.Float64 else {"le": [1]})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
