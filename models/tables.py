@@ -45,6 +45,11 @@ def is_parquet(path: Path) -> bool:
     return path.suffix == ".parquet"
 
 
+def is_table(path: Path) -> bool:
+    """Whether a Delta table lies in this folder."""
+    return (path / "_delta_log").is_dir()
+
+
 def check_target(path: Path) -> None:
     """Raises DatasetError where a dataset cannot be written to `path`, before any work is done."""
     if is_parquet(path):
@@ -54,7 +59,7 @@ def check_target(path: Path) -> None:
     _delta()
     if path.is_file():
         raise DatasetError(f"{path} is a file; name a folder for a Delta table, or a file that ends in .parquet")
-    if path.is_dir() and any(path.iterdir()) and not _is_table(path):
+    if path.is_dir() and any(path.iterdir()) and not is_table(path):
         raise DatasetError(f"{path} holds something else than a Delta table; name another folder")
 
 
@@ -82,7 +87,11 @@ def open_dataset(path: Path, version: int | None = None) -> Stored:
         raise DatasetError(f"there is no dataset at {path}")
     table, errors = _delta().DeltaTable, _delta().exceptions
     try:
-        opened = table(path, version=version)
+        opened = table(path)
+        if version is not None and version > opened.version():
+            raise DatasetError(f"{path} has no version {version}; the newest is {opened.version()}")
+        if version is not None:
+            opened.load_as_version(version)
         files = tuple(path / uri.rsplit("/", 1)[-1] for uri in opened.file_uris())
     except (errors.DeltaError, OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read as a Delta table: {one_line(error, 160)}") from error
@@ -122,7 +131,7 @@ def _write_table(
 ) -> Stored:
     delta = _delta()
     fields = [delta.schema.Field(name, _delta_type(name, dtype)) for name, dtype in schema.items()]
-    fresh = not _is_table(path)
+    fresh = not is_table(path)
     path.mkdir(parents=True, exist_ok=True)
     written: list[tuple[Path, int]] = []
     try:

@@ -1,13 +1,14 @@
 """A pipeline's data contract, checked over files: the types of the events and the rules, as the worker checks them.
 
-Files hold events of one source, or features (an archive, a dataset), by their columns' names: Parquet, CSV, or JSON
-lines. All files of a call are one data set.
+Files hold events of one source, or features (an archive), by their columns' names: Parquet, CSV, or JSON lines. All
+files of a call are one data set. What a backfill wrote says itself that it holds features; the rules of the scored
+source are checked as well, over the fields that it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 import polars as pl
 
 from features.spec import Category
+from models.tables import Stored
 from monitors.conditions import Condition
 from streams.errors import UsageError
+from streams.offline.datasets import FIELD, dataset_rows, find_dataset, name_of
+from streams.offline.frames import PREFIX
 from streams.pipeline import Pipeline
 from streams.source import Source
 
@@ -63,6 +67,13 @@ class Report:
 
 def check_files(pipeline: Pipeline, source: Source, paths: Sequence[Path]) -> Report:
     """The report on `paths`. UsageError: a file that cannot be read, or that holds neither events nor features."""
+    datasets = {path: stored for path in paths if (stored := find_dataset(pipeline, path)) is not None}
+    if datasets:
+        if others := [path for path in paths if path not in datasets]:
+            raise UsageError(f"{others[0]} is no dataset of weir features backfill; check it by itself")
+        if source.topic != pipeline.lead.topic:
+            raise UsageError(f"--source {source.topic}: a dataset's rows are of {pipeline.lead.topic}; leave it out")
+        return _check_datasets(pipeline, [datasets[path] for path in paths])
     frame = _read(paths)
     names = [str(path) for path in paths]
     if {source.key, source.time} <= set(frame.columns):
@@ -81,11 +92,15 @@ def _read(paths: Sequence[Path]) -> pl.DataFrame:
     for path in paths:
         reader = _READERS.get(path.suffix)
         if reader is None:
-            raise UsageError(f"{path}: a file ends in {', '.join(_READERS)}")
+            raise UsageError(f"{path}: a file ends in {', '.join(_READERS)}; a dataset is a folder, and there is none")
         try:
             frames.append(reader(path))
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UsageError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+    return _joined(frames)
+
+
+def _joined(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     try:
         return pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
@@ -110,6 +125,33 @@ def _check_events(source: Source, frame: pl.DataFrame, files: list[str]) -> Repo
             findings.append(_finding(known.name, "not_null", "must not be null", absent, column))
     kind, times = f"events of {source.topic}", columns[source.time]
     return _report(source.conditions, columns, frame, files, kind, findings, times)
+
+
+def _check_datasets(pipeline: Pipeline, datasets: Sequence[Stored]) -> Report:
+    """What one of several lacks is not checked: its rows would count as nulls."""
+    rows = [dataset_rows(pipeline, stored) for stored in datasets]
+    shared = [name for name in rows[0].columns if all(name in one.columns for one in rows)]
+    frame = _joined([one.select(shared) for one in rows])
+    files = [name_of(stored) for stored in datasets]
+    names = {name: f"{PREFIX}{name}" for name in pipeline.spec.names if f"{PREFIX}{name}" in shared}
+    features = _check_features(pipeline, frame, names, files)
+    findings: list[Finding] = []
+    columns: dict[str, Any] = {}
+    for known in pipeline.lead.stream.fields:
+        if (name := f"{FIELD}{known.name}") in shared:
+            precision = np.float32 if frame[name].dtype == pl.Float32 else np.float64
+            columns[known.name], wrong = _column(frame[name], known.kind, precision)
+            if wrong.any():
+                findings.append(_finding(known.name, "type", f"must be a {known.kind}", wrong, frame[name]))
+    times = columns.get(pipeline.lead.time)
+    fields = _report(pipeline.lead.conditions, columns, frame, files, features.kind, findings, times)
+    return replace(
+        features,
+        kind=f"{features.kind}, {', '.join(files)}",
+        findings=fields.findings + features.findings,
+        checked=fields.checked + features.checked,
+        unchecked=fields.unchecked | features.unchecked,
+    )
 
 
 def _check_features(pipeline: Pipeline, frame: pl.DataFrame, names: dict[str, str], files: list[str]) -> Report:

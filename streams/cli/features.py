@@ -189,12 +189,16 @@ def check(
     pipeline: PipelineArgument,
     files: Annotated[
         list[Path],
-        typer.Option("--input", help="Parquet, CSV or JSON lines, of events or of features; may be repeated."),
+        typer.Option(
+            "--input",
+            help="Parquet, CSV or JSON lines, of events or of features; or what weir features backfill wrote: FOLDER, "
+            "or FOLDER@VERSION for an earlier one. May be repeated.",
+        ),
     ],
     source: Annotated[str | None, typer.Option(help="The topic whose events they are; default: the scored.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The rules and types of the pipeline over files; exit code 1 where something breaks them."""
+    """The rules and types of the pipeline over files or a dataset; exit code 1 where something breaks them."""
     from streams.check_files import check_files
     from streams.errors import UsageError, did_you_mean
     from streams.loading import load_pipeline

@@ -160,7 +160,7 @@ def test_features_are_compared_as_the_float32_that_a_worker_has(declared: Path, 
     [
         (lambda folder: folder / "none.parquet", "No such file"),
         (lambda folder: folder / "x.txt", "a file ends in .parquet, .csv, .jsonl, .ndjson"),
-        (lambda folder: _bytes(folder / "x.parquet", b"no parquet"), "x.parquet:"),
+        (lambda folder: _bytes(folder / "x.parquet", b"no parquet"), "x.parquet cannot be read"),
         (lambda folder: _bytes(folder / "x.csv", b"a,b\n1,2\n"), "no events of payments (columns user and ts"),
     ],
     ids=["no file", "another kind", "broken", "something else"],
@@ -175,6 +175,154 @@ def test_a_source_that_there_is_not_is_wrong_use(declared: Path, tmp_path: Path)
     result = check(declared, tmp_path / "x.csv", options=("--source", "payment"))
     assert result.exit_code == 2
     assert "'payment' is not among the sources of shop; did you mean 'payments'?" in result.stderr
+
+
+def backfilled(pipeline: Path, rows: list[dict[str, Any]], output: Path, *options: str) -> Path:
+    given = written(pipeline.parent, rows, ".parquet")
+    inputs = ["--input", f"payments={given}", *options]
+    result = CliRunner().invoke(app, ["features", "backfill", str(pipeline), *inputs, "--output", str(output)])
+    assert result.exit_code == 0, result.stderr
+    return output
+
+
+@pytest.mark.parametrize("name", ["set", "set.parquet"])
+def test_a_dataset_breaks_the_rules_that_its_events_break_and_those_of_its_features(
+    declared: Path, tmp_path: Path, name: str
+) -> None:
+    rows = events()
+    path = backfilled(declared, rows, tmp_path / name)
+    result = check(declared, path)
+    assert result.exit_code == 1, result.stderr
+    report = json.loads(result.stdout)
+    found = {(f["of"], f["rule"], f["asks"]): f["rows"] for f in report["findings"]}
+    amounts = [row["amount"] for row in rows if row["amount"] is not None]
+    assert found == {
+        ("amount", "ge", "must be at least 0"): sum(a < 0 for a in amounts),
+        ("amount", "le", "must be at most 100"): sum(a > 100 for a in amounts),
+        ("amount", "le", "must be at most 50"): sum(a > 50 for a in amounts),
+        # The fourth event of a user is the first that has three before it.
+        ("user_count_1h", "lt", "must be below 3"): len(rows) - 3 * 5,
+    }
+    assert min(found.values()) > 0
+    (count,) = [f for f in report["findings"] if f["rule"] == "lt"]
+    assert count["examples"] == [[15, 3.0], [16, 3.0], [17, 3.0]]  # rows in the order of the stream
+    assert report["rows"] == 200
+    assert {"amount:nulls", "ts:silence"} <= set(report["checked"])
+    assert report["unchecked"] == {
+        "country:among": "the files have no such column", "ts:behind": "files have no record timestamps",
+    }  # fmt: skip
+    assert report["files"] == [f"{path}@1" if name == "set" else str(path)]
+
+
+def test_the_newest_version_of_a_dataset_is_checked_or_the_one_that_is_named(declared: Path, tmp_path: Path) -> None:
+    few = [{"payment_id": f"p{i}", "user": "u", "ts": NOW + i, "amount": 1.0, "country": "at"} for i in range(3)]
+    path = backfilled(declared, events(), tmp_path / "set")
+    assert backfilled(declared, few, path) == path
+    newest, named, first = check(declared, path), check(declared, Path(f"{path}@2")), check(declared, Path(f"{path}@1"))
+    assert json.loads(newest.stdout) == json.loads(named.stdout)
+    assert (newest.exit_code, json.loads(newest.stdout)["rows"]) == (0, 3)
+    assert (first.exit_code, json.loads(first.stdout)["rows"]) == (1, 200)
+    text = check(declared, path, options=()).stdout
+    assert f"3 rows, features of shop, {path}@2: 6 conditions checked, 0 broken" in text
+    other = path.rename(tmp_path / "set@1")  # a folder's own name goes before a version
+    assert json.loads(check(declared, other).stdout)["files"] == [f"{other}@2"]
+
+
+def test_datasets_are_one_and_silences_are_found_in_them(declared: Path, tmp_path: Path) -> None:
+    row = {"payment_id": "p", "user": "u", "ts": NOW, "amount": 1.0, "country": "at"}
+    first = backfilled(declared, [row], tmp_path / "first")
+    second = backfilled(declared, [{**row, "ts": NOW + 3_600_001}], tmp_path / "second")
+    report = json.loads(check(declared, first, second).stdout)
+    found = [(f["of"], f["rule"], f["rows"], f["examples"]) for f in report["findings"]]
+    assert found == [("ts", "silence", 1, [[1, 3600.001]])]
+    assert report["files"] == [f"{first}@1", f"{second}@1"]
+    at = tmp_path / "at.csv"
+    at.write_text(f"user,time\nu,{NOW + 1}\n")
+    bare = backfilled(declared, [row], tmp_path / "bare", "--at", str(at))
+    report = json.loads(check(declared, first, bare).stdout)  # bare has no amounts
+    assert (report["rows"], report["checked"]) == (2, ["user_count_1h:lt"])
+
+
+@pytest.mark.parametrize("name", ["set", "set.parquet"])
+def test_rows_at_given_times_are_no_events(declared: Path, tmp_path: Path, name: str) -> None:
+    """Their columns are called as an event's, their times are none's."""
+    declared.write_text(DECLARED.replace("    ts: int", "    time: int").replace('"ts"', '"time"'))
+    rows = [{"time" if k == "ts" else k: v for k, v in row.items()} for row in events()]
+    at = tmp_path / "at.parquet"
+    table = {"user": ["u0", "u1"], "time": [NOW + 1, NOW + 7_200_000], "country": ["at", "fr"]}
+    pl.DataFrame(table).write_parquet(at)
+    report = json.loads(check(declared, backfilled(declared, rows, tmp_path / name, "--at", str(at))).stdout)
+    found = [(f["of"], f["rule"], f["examples"]) for f in report["findings"]]
+    assert found == [("country", "among", [[1, "fr"]])]
+    assert report["checked"] == ["country:among", "user_count_1h:lt"]
+    assert {"time:silence", "amount:le"} <= report["unchecked"].keys()
+
+
+def test_a_null_that_stands_as_a_number_is_not_checked_as_one(declared: Path, tmp_path: Path) -> None:
+    declared.write_text(DECLARED.replace('model="m",', 'model="m", missing=-1.0,'))
+    report = json.loads(check(declared, backfilled(declared, events(), tmp_path / "set")).stdout)
+    assert {"amount:ge", "amount:nulls"} <= report["unchecked"].keys()
+    assert ("amount", "ge") not in [(f["of"], f["rule"]) for f in report["findings"]]
+
+
+def test_keys_that_are_numbers_are_checked_as_numbers(declared: Path, tmp_path: Path) -> None:
+    declared.write_text(DECLARED.replace("user: str", "user: int").replace('Rule("amount", ge=0', 'Rule("user", ge=1'))
+    rows = [{**row, "user": i % 5} for i, row in enumerate(events())]
+    report = json.loads(check(declared, backfilled(declared, rows, tmp_path / "set")).stdout)
+    assert ("user", "ge", 40) in [(f["of"], f["rule"], f["rows"]) for f in report["findings"]]
+
+
+def test_a_folder_without_a_dataset_is_wrong_use(declared: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    for name, message in (
+        ("archive", "archive: the folder holds no dataset; name one of weir features backfill, or single files"),
+        ("gone", "gone: a file ends in .parquet, .csv, .jsonl, .ndjson; a dataset is a folder, and there is none"),
+        ("gone@1", "gone@1: a file ends in .parquet, .csv, .jsonl, .ndjson; a dataset is a folder, and there is none"),
+    ):
+        result = check(declared, tmp_path / name)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
+def test_a_version_that_is_not_there_is_wrong_use(declared: Path, tmp_path: Path) -> None:
+    path, file = (backfilled(declared, events(), tmp_path / name) for name in ("set", "set.parquet"))
+    for name, message in (
+        (f"{path}@7", "set has no version 7; the newest is 1"),
+        (f"{path}@0", f"set@0 holds nothing yet; weir features backfill wrote {path}@1 first"),
+        (f"{file}@1", "set.parquet is a Parquet file, which has no versions"),
+    ):
+        result = check(declared, Path(name))
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize("name", ["set", "set.parquet"])
+def test_a_dataset_of_other_features_is_wrong_use(declared: Path, tmp_path: Path, name: str) -> None:
+    path = backfilled(declared, events(), tmp_path / name)
+    declared.write_text(DECLARED.replace('count("1h")', 'count("1h", "3h")'))
+    result = check(declared, path)
+    assert result.exit_code == 2, result.stdout
+    assert "they differ in user_count_3h; run weir features backfill again" in result.stderr
+
+
+def test_a_dataset_is_checked_neither_beside_other_files_nor_as_another_source(declared: Path, tmp_path: Path) -> None:
+    refunds = 'refunds = Source("refunds", Payment, key="user", time="ts")\npipeline'
+    also = 'count("1h"), refunds.by("user").since_last()], learn=[refunds]'
+    declared.write_text(DECLARED.replace("pipeline", refunds).replace('count("1h")]', also))
+    file = written(tmp_path, events(), ".csv")
+    path = backfilled(declared, events(), tmp_path / "set", "--input", f"refunds={file}")
+    for result, message in (
+        (check(declared, path, file), "events.csv is no dataset of weir features backfill; check it by itself"),
+        (check(declared, path, options=("--source", "refunds")), "a dataset's rows are of payments; leave it out"),
+    ):
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+
+
+def test_a_dataset_whose_data_has_gone_is_said(declared: Path, tmp_path: Path) -> None:
+    path = backfilled(declared, events(), tmp_path / "set")
+    for part in path.glob("*.parquet"):
+        part.unlink()
+    result = check(declared, path)
+    assert result.exit_code == 2, result.stdout
+    assert "set@1 cannot be read" in result.stderr
 
 
 def _bytes(path: Path, data: bytes) -> Path:
