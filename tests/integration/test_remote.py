@@ -7,6 +7,8 @@ import json
 import random
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from streams.batches import RecordBatch
 from streams.hop import unframed
 from streams.loading import load_pipeline
 from streams.parts import part_of, parts_of
+from tests.integration.models import assert_scores, champion, model
 from tests.integration.outputs import Output, Reader
-from tests.integration.tape import PARTITIONS, partition_of
+from tests.integration.tape import PARTITIONS, Tape, partition_of
 from tests.integration.worker import Servers, Worker
 from tests.oracles.features import Event, features_of, kept_alone
 
@@ -274,3 +277,70 @@ def assert_reads(found: list[Output], sent: dict[Any, dict[str, Any]], unknown: 
             assert remote["age"] is not None
             assert "stale" not in prediction
             assert 0 <= count <= of_shop[sent[output.source]["shop"]]
+
+
+def test_a_score_is_withheld_while_the_groups_owner_is_away_and_comes_again_with_it(
+    real: Servers, kafka: KafkaCluster, tmp_path: Path, name: str
+) -> None:
+    path = declared(tmp_path, name, 'fresh="3s", on_stale="withhold"')
+    kafka.create_topics(f"{name}.payments", partitions=PARTITIONS, retention_ms="-1")
+    tape = Tape(path, [], {})
+    version = model(tape, tmp_path, "1")
+    deployment = champion(tape, real, version)
+    rest, sent = iter(payments_of(10_000, name)), list[dict[str, Any]]()
+    with Worker(path, real, **FREQUENT) as first, group_worker(path, real, **FREQUENT) as second:
+        first.ready()
+        second.ready()
+        with Reader(real.broker, f"{name}.predictions") as reader:
+            sent += until_scores(real.broker, name, reader, rest, come=True)
+            second.kill()
+            withheld = first.metric("weir_unscored_total", reason="contract")
+            sent += until_scores(real.broker, name, reader, rest, come=False)
+            assert first.metric("weir_unscored_total", reason="contract") > withheld
+            second.start()
+            sent += until_scores(real.broker, name, reader, rest, come=True)
+            found = reader.to_end()
+        without = [output for output in found if output.prediction["score"] is None]
+        assert first.metric("weir_unscored_total") == len(without)
+        assert first.metric("weir_unscored_total", reason="contract") == len(without)
+        assert first.metric("weir_remote_stale_total", group="shop", action="withhold") == len(without)
+        for worker in (first, second):
+            assert worker.stop() == 0, worker.last_words
+            worker.assert_calm()
+    assert sorted(output.prediction["id"] for output in found) == sorted(event["payment"] for event in sent)
+    assert {output.prediction["deployment"] for output in found} == {deployment.id}
+    assert_withheld(found, {event["payment"] for event in sent if event["shop"] is None}, fresh_s=3)
+    assert_scores(tape, found, [version])
+
+
+def until_scores(
+    broker: str, name: str, reader: Reader, events: Iterator[dict[str, Any]], *, come: bool
+) -> list[dict[str, Any]]:
+    """Sends events, ten at a time, until of ten all that name a shop have a score, or none has; returns all it sent."""
+    sent, deadline = list[dict[str, Any]](), time.monotonic() + 90
+    while True:
+        some = list(islice(events, 10))
+        send(broker, f"{name}.payments", some, 50)
+        sent += some
+        ids, of_shop = ({event["payment"] for event in some if event["shop"] or every} for every in (True, False))
+        found = reader.until(lambda r, ids=ids: ids <= {o.prediction["id"] for o in r.found})  # type: ignore[misc]
+        scores = [p["score"] for output in found if (p := output.prediction)["id"] in of_shop]
+        if all((score is not None) == come for score in scores):
+            return sent
+        assert time.monotonic() < deadline, f"scores do not {'come' if come else 'go'}: {scores}"
+
+
+def assert_withheld(found: list[Output], nameless: set[str], *, fresh_s: float) -> None:
+    """Those have no score whose group was older than it may be, and say so; of those without a shop each has one."""
+    for output in found:
+        prediction = output.prediction
+        age = prediction["remote"]["shop"]["age"]
+        served = [prediction[name] is not None for name in ("score", "model", "version", "arm")]
+        if "stale" in prediction:
+            assert prediction["stale"] == ["shop"]
+            assert prediction["id"] not in nameless
+            assert age is None or age >= fresh_s
+            assert served == [False] * 4
+        else:
+            assert age <= fresh_s if prediction["id"] not in nameless else age is None
+            assert served == [True] * 4

@@ -114,12 +114,13 @@ class Worker:
         self.wait_for(lambda: worked_off(self.status(), ends), within_s)
         return self
 
-    def metric(self, name: str) -> float:
-        """Sum of a metric over its labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric over its labels, or over those series that have `labels`."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
         with urllib.request.urlopen(self.url + "/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
-        values = [line.rsplit(" ", 1)[1] for line in lines if line.split("{")[0].split(" ")[0] == name]
-        return sum(map(float, values))
+        mine = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in mine if all(label in line for label in wanted))
 
     def wait_for(self, what: Callable[[], bool], within_s: float) -> None:
         """Polls until `what`; fails with the end of the log when the time is over or the worker has ended."""
