@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis.utils
 
 from features import codec
+from features.partitioner import partition_of
+from features.reader import StateReader
 from features.redis_store import CHUNK_BYTES, CHUNK_ROWS, SOME_ROWS, RedisStore, _chunks
 from features.store import Group, Meta, Refused, Row, RowKey, StoreMisconfigured, StoreUnavailable
 from tests.contracts.conftest import ServerBacking
 from tests.contracts.test_store import KEYS, NOTHING, begun, rows
+from tests.features.test_reader import SPEC, T, features_of
 
 BIG = [RowKey(0, f"{n:05d}" + "k" * 4000) for n in range(5_000)]
 """20 MB: some eighty chunks."""
@@ -256,3 +261,32 @@ async def test_some_rows_of_a_kind_are_found_without_knowing_their_names(shared:
 
 def test_answers_are_parsed_by_the_drivers_extra_in_c() -> None:
     assert redis.utils.HIREDIS_AVAILABLE, "install redis[hiredis]: without it a round of rows takes five times as long"
+
+
+async def test_a_read_of_a_hundred_entities_whose_partitions_are_known_is_one_mget_and_nothing_else(
+    own: ServerBacking,
+) -> None:
+    users, partitions, seconds = [f"user-{n}" for n in range(100)], 12, [0.0]
+    for partition in range(partitions):
+        mine = [user for user in users if partition_of(user.encode(), partitions, "crc32") == partition]
+        assert mine
+        await features_of([(T, user, "baker", 7, 10.0) for user in mine], own.store(), partition, SPEC)
+    reader = StateReader(SPEC, own.store(), key="user", partitions=partitions, monotonic_s=lambda: seconds[0])
+    asked = [{"user": user} for user in users]
+    await reader.read(asked, T + 1)
+    with own.server.admin() as admin:
+        before = commands_of(admin)
+        found = await reader.read(asked, T + 1)
+        known = commands_of(admin)
+        seconds[0] = 60.0
+        await reader.read(asked, T + 1)
+        unknown = commands_of(admin)
+    assert [row["user_last"].value for row in found] == [10.0] * 100
+    assert known - before == Counter({"mget": 1})
+    assert unknown - known == Counter({"mget": 1, "hmget": partitions})
+
+
+def commands_of(admin: redis.Redis) -> Counter[str]:
+    """How often each command was run since the server started, but for this question."""
+    stats: Any = admin.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): said["calls"] for name, said in stats.items() if "info" not in name})
