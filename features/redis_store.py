@@ -59,7 +59,7 @@ class RedisStore:
 
     url: see `features.redis_client.RedisClient`.
     ttl_ms: rows expire this long (wall clock) after their last write; None = never. Not less than the spec's
-        `longest_ms` plus the topics' retention: a worker that lags must still find the rows that count.
+        `kept_ms` and the longest that a worker may lag: it must still find the rows that count.
     """
 
     def __init__(
