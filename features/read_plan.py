@@ -115,10 +115,8 @@ def made_plan(
             columns = np.array([spec.aggregates.index(needed[place]) for place in places])
             outs = [int(np.flatnonzero(kind.outs[:, OUT_COLUMN] == column)[0]) for column in columns]
             groups.append(Group(kind, sources_of(kind, outs), seen_of(kind), columns, np.array(places)))
-    upper, lower = (
-        np.array([-1 if one is None else needed.index(one) for one in part], dtype=np.int64)
-        for part in zip(*pairs, strict=True)
-    )
+    upper = np.array([needed.index(one) for one, _ in pairs], dtype=np.int64)
+    lower = np.array([-1 if other is None else needed.index(other) for _, other in pairs], dtype=np.int64)
     of_fields = tuple(_fields(found[name]) for name in asked)
     return ReadPlan(asked, of_fields, tuple(groups), len(needed), upper, lower)
 

@@ -262,6 +262,7 @@ class StateReader:
         """By group, the entities that may have a row which is not there yet."""
         for partition, (meta, packed) in found.items():
             owners, values = sought.owners[partition], iter(packed)
+            assert len(packed) == len(owners) * len(plan.groups)
             written_ms = 0 if meta is None else meta.written_ms
             for owner in owners:
                 if written_ms > written[owner]:

@@ -17,7 +17,7 @@ from streams.offline.merging import merged
 from streams.offline.reading import chunks
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
-from streams.offline.wanted import wanted_of
+from streams.offline.wanted import EXACT, wanted_of
 from streams.pipeline import Pipeline
 from streams.rounds import Work, assemble
 
@@ -79,7 +79,8 @@ class Backfill:
 
     def _row(self, work: Work) -> dict[str, Any]:
         rows, lead = work.rows, work.columns[0]
-        key = lead.fields[self._pipeline.lead.key]
+        name = self._pipeline.lead.key
+        key = lead.fields.get(EXACT + name, lead.fields[name])
         found: dict[str, Any] = {
             "id": rows.ids,
             "key": key if isinstance(key, list) else list(map(str, key.tolist())),

@@ -20,7 +20,7 @@ from streams.contract import STAGE, Contract
 from streams.decode import MAX_EXACT, MAX_KEY_CHARS, MAX_NUMBER, explained
 from streams.errors import UsageError
 from streams.offline.rejects import Reject
-from streams.offline.wanted import Wanted
+from streams.offline.wanted import EXACT, Wanted
 
 TIMESTAMP, PARTITION, OFFSET = "_timestamp", "_partition", "_offset"
 """Columns that say where a row lay in its topic, by their names in checked frames."""
@@ -209,7 +209,7 @@ def fields_of(wanted: Wanted, typed: pl.DataFrame) -> dict[str, Any]:
         if dtype is np.float64:
             series = series.cast(pl.Float64).fill_null(float("nan"))
         columns[name] = series.to_numpy()
-    return columns
+    return columns | {EXACT + name: typed[name].to_numpy() for name in wanted.exact}
 
 
 _DTYPES: dict[str, Any] = {"int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "str": pl.String}

@@ -17,7 +17,7 @@ from streams.errors import UsageError
 from streams.offline.columns import TIMESTAMP
 from streams.offline.rejects import Reject
 from streams.offline.rows import TIME, Reading, Rows
-from streams.offline.wanted import Wanted
+from streams.offline.wanted import EXACT, Wanted
 from streams.source import Source
 
 _BYTES = 8 << 20
@@ -40,6 +40,9 @@ def json_rows(wanted: Wanted, path: Path, reading: Reading) -> Iterator[Rows]:
                     Reject(wanted.topic, str(path), d.offset, d.stage, d.code, d.reason, d.field, _text(d.value))
                     for d in decoded.dead
                 ]
+                for name in wanted.exact:
+                    decoded.fields[EXACT + name] = decoded.fields[name]
+                    decoded.fields[name] = decoded.fields[name].astype(np.float64)
                 decoded, ahead = _within_skew(wanted, path, decoded, lines, first)
                 decoded, broken = _by_contract(wanted, path, decoded, lines, first)
                 rejects = sorted([*rejects, *ahead, *broken], key=lambda reject: reject.row)
@@ -68,6 +71,7 @@ def _decoder(wanted: Wanted, path: Path, reading: Reading) -> tuple[Decoder, lis
     source = Source(wanted.topic, event, key=key, id=wanted.id, time=time)  # type: ignore[arg-type]
     placed = {_PREFIX + what for what in places}
     naming = {name for name, dtype in wanted.numbers.items() if dtype is np.int64} | wanted.inexact | placed
+    naming |= wanted.exact
     decoder = Decoder(source, 0, numbers={*wanted.numbers, *placed}, texts=set(wanted.texts), naming=naming)
     return decoder, list(places)
 
@@ -121,7 +125,8 @@ def _by_contract(
 
 
 def _columns(wanted: Wanted, decoded: Decoded, places: list[str]) -> dict[str, Any]:
-    columns = {name: decoded.fields[name] for name in (*wanted.texts, *wanted.numbers)}
+    exact = [EXACT + name for name in wanted.exact]
+    columns = {name: decoded.fields[name] for name in (*wanted.texts, *wanted.numbers, *exact)}
     columns |= {what: decoded.fields[_PREFIX + what] for what in places}
     if wanted.time is not None:
         columns[TIME] = decoded.times

@@ -19,7 +19,7 @@ from streams.offline.files import Input
 from streams.offline.json_lines import json_rows
 from streams.offline.rejects import Reject
 from streams.offline.rows import TIME, Reading, Rows
-from streams.offline.wanted import Wanted
+from streams.offline.wanted import EXACT, Wanted
 
 
 class Chunk(NamedTuple):
@@ -118,12 +118,13 @@ def _piece(
     elif (offsets[0] < start) or (np.diff(offsets) <= 0).any():
         raise UsageError(f"{path}: offsets do not rise in partition {partition}; sort the file by them (--sort)")
     following[partition] = int(offsets[-1]) + 1
-    ids = columns[wanted.id] if wanted.id is not None else None
+    ids = columns.get(EXACT + wanted.id, columns[wanted.id]) if wanted.id is not None else None
     if ids is None:
         ids = [f"{wanted.topic}-{partition}-{offset}" for offset in offsets.tolist()]
     elif not isinstance(ids, list):
         ids = list(map(str, ids.tolist()))
-    fields = {name: columns[name] for name in (*wanted.texts, *wanted.numbers)}
+    exact = [EXACT + name for name in wanted.exact]
+    fields = {name: columns[name] for name in (*wanted.texts, *wanted.numbers, *exact)}
     return Decoded(
         stream=stream,
         partition=partition,

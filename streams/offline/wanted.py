@@ -15,6 +15,9 @@ from streams.event import Event, integer_fields
 from streams.pipeline import Labels
 from streams.source import Source
 
+EXACT = "_exact."
+"""Before a name: the column of `Wanted.exact`. A field's name may not begin with "_"."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -23,7 +26,8 @@ class Wanted:
     numbers: with their dtype, as `streams.decode.Decoder` extracts them; inexact: of those, float64 that must hold an
     integer exactly; texts: bounded in length. key, id, time: the fields that are these, None = none.
     max_skew_ms: how far the time may be ahead of the record's timestamp. contract: rules that keep events out, None =
-    there are none; the fields that it looks at are among these.
+    there are none; the fields that it looks at are among these. exact: a key or an id that is an integer, and a float64
+    among the numbers: as an integer it is the column EXACT + its name beside that.
     """
 
     topic: str
@@ -36,6 +40,7 @@ class Wanted:
     texts: frozenset[str]
     inexact: frozenset[str] = frozenset()
     contract: Contract | None = None
+    exact: frozenset[str] = frozenset()
 
 
 def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
@@ -43,6 +48,7 @@ def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
     used = decoder_of(source, stream, replace(spec, given=frozenset()))
     numbers, texts = dict(used.numbers), set(used.texts)
     whole = integer_fields(source.event)
+    exact = {name for name in (source.key, source.id) if name in whole and used.numbers.get(name or "") is np.float64}
     for name in filter(None, (source.key, source.id)):
         if name in whole:
             numbers.setdefault(name, np.int64)
@@ -51,7 +57,7 @@ def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
     contract = used.contract if used.contract is not None and used.contract.keeps_out else None
     return Wanted(
         source.topic, source.event, source.key, source.id, source.time, source.max_skew_ms,
-        numbers, frozenset(texts), frozenset(used.inexact), contract,
+        numbers, frozenset(texts), frozenset(used.inexact), contract, frozenset(filter(None, exact)),
     )  # fmt: skip
 
 

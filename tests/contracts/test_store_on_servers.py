@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -56,6 +59,35 @@ async def test_a_write_whose_answer_was_lost_is_followed_all_the_same(own: Serve
     assert await store.load({0: KEYS}, {0: moved}) == {0: [value for _, value in rows(meta, KEYS, 2.0)]}
     with pytest.raises(Refused):
         await store.write(0, meta, (3, 0), [])
+
+
+async def test_a_connection_that_was_reset_while_nobody_used_it_is_made_anew(own: ServerBacking) -> None:
+    clients: list[asyncio.StreamWriter] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        answers, requests = await asyncio.open_connection("127.0.0.1", own.server.port)
+        await asyncio.gather(_pipe(reader, requests), _pipe(answers, writer))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as proxy:
+        store = RedisStore(f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}", "reset", command_timeout_s=5)
+        before, _ = await store.claim(0)
+        for client in clients:
+            client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.transport.abort()
+        await asyncio.sleep(0.1)  # until the other end has heard it
+        with suppress(StoreUnavailable):
+            await store.claim(0)
+        assert (await store.claim(0))[0] > before
+        assert len(clients) == 2
+        await store.close()
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
 
 
 async def test_a_chunk_that_arrives_after_a_later_write_has_begun_is_refused(shared: ServerBacking) -> None:

@@ -539,6 +539,7 @@ async def test_a_time_that_is_none_is_refused() -> None:
 
 
 async def test_no_entities_have_no_readings() -> None:
+    assert (await reader(MemoryStore()).read([{"user": "ann"}], T, [])).values.shape == (1, 0)
     found = await reader(MemoryStore()).read([], T)
     assert len(found) == 0
     assert found.values.shape == (0, 0)

@@ -247,6 +247,31 @@ def test_how_far_an_event_may_be_behind_is_judged_where_the_file_has_timestamps(
     assert (len(found), rejects) == (4, [])
 
 
+class Numbered(Event):
+    payment: int
+    user: int
+    amount: float
+    ts: int
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("read_by", ["nothing", "a rule", "a feature"])
+def test_integers_name_events_and_keys_as_on_the_stream_whatever_else_reads_them(
+    tmp_path: Path, suffix: str, read_by: str
+) -> None:
+    rules = [Rule("payment", ge=0, on_violation="dead_letter"), Rule("user", ge=0)] if read_by == "a rule" else []
+    source = Source("payments", Numbered, key="user", id="payment", time="ts", rules=rules)
+    features = [source.field("payment"), source.field("user")] if read_by == "a feature" else [source.field("amount")]
+    of = Pipeline("pay", score=source, features=features, model="pay")
+    table = pl.DataFrame({"payment": [2**53, 2**53 + 1, 3], "user": [2**53 + 1, 8, 9], "amount": 1.0, "ts": [1, 2, 3]})
+    found, _ = backfilled(written(table, tmp_path / f"p.{suffix}"), of=of)
+    decoded = decoder_of(source, 0, of.spec).decode(records(table))
+    assert found["id"].to_list() == decoded.ids == [str(2**53), str(2**53 + 1), "3"]
+    assert found["key"].to_list() == [str(2**53 + 1), "8", "9"]
+    if read_by == "a feature":
+        assert found["feature.payment"].to_list() == decoded.fields["payment"].astype(np.float32).tolist()
+
+
 def records(table: pl.DataFrame) -> RecordBatch:
     values: list[bytes | None] = [line.encode() for line in table.write_ndjson().splitlines()]
     n = len(values)
