@@ -12,7 +12,8 @@ from features.spec import Aggregate, FeatureSpec, Op
 from features.windows import MINUTE_MS, Window
 from tests.features.rounds import DictStore, cut, owning, run, vector
 from tests.oracles.drawn import OTHER, SCORED, WINDOWS, any_aggregates, arrivals, few_values, specs
-from tests.oracles.features import SKETCH_ERROR, Event, Oracle, sketches
+from tests.oracles.features import Event, Oracle
+from tests.oracles.near import SKETCH_ERROR, sketches
 
 SIZES = st.lists(st.integers(1, 12), max_size=5)
 

@@ -15,7 +15,7 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.integration.tape import Place, Tape
-from tests.oracles.features import SKETCH_ERROR, sketches
+from tests.oracles.near import SKETCH_ERROR, sketches
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.flights.replay import CLOSED, WATERMARK
-from streams import Event, Pipeline, Source, compute, ratio
+from streams import Event, Hashed, Pipeline, Source, compute, ratio
 from tests.integration.tape import PARTITIONS, Record, Tape, partition_of
 
 DECLARED = "from tests.integration.shop import {form}\n\npipeline = {form}({name!r})\n"
@@ -25,6 +25,18 @@ class Visit(Event):
     user: str
     seconds: float | None
     ts: int
+
+
+class WideOrder(Order):
+    country: str | None = None
+
+
+class WideVisit(Visit):
+    page: str | None = None
+
+
+COUNTRIES = ("DE", "FR", "US", "AT")
+PAGES = ("home", "list", "item", "cart", "pay", "help", "jobs", "terms", "press", "team", "faq", "blog", "map")
 
 
 def pipeline_named(name: str) -> Pipeline:
@@ -51,7 +63,8 @@ def pipeline_named(name: str) -> Pipeline:
 
 def wide_named(name: str) -> Pipeline:
     """Every aggregation, kind of window and of feature over the same streams."""
-    orders, visits = pipeline_named(name).sources
+    orders = Source(f"{name}.orders", WideOrder, key="user", id="order", time="ts", max_skew="1m")
+    visits = Source(f"{name}.visits", WideVisit, key="user", time="ts", max_skew="1m")
     buyer, visitor = orders.by("user"), visits.by("user", name="visitor")
     return Pipeline(
         name,
@@ -59,7 +72,17 @@ def wide_named(name: str) -> Pipeline:
         learn=[visits],
         features=[
             orders.calendar("minute_of_day", "Europe/Berlin"),
+            orders.calendar("weekday"),
+            orders.category("country", COUNTRIES[:2]),
+            orders.category("country", Hashed(8), name="country_hashed"),
+            orders.by("user", "country").count("30m"),
             buyer.rate("10m"),
+            buyer.max("amount", "10m"),
+            buyer.variance("amount", "30m"),
+            buyer.sum("amount", "30m", where="country in ['DE', 'US'] or amount > 50", name="some"),
+            buyer.mean("amount", "last 5", within="20m"),
+            buyer.last("amount", within="30m", where="country is not None", name="last_known"),
+            buyer.most_frequent("country", "30m", values=COUNTRIES[:3]),
             buyer.count("30m", where="amount > 20"),
             buyer.count("last 5", where="amount > 20", within="20m"),
             buyer.count("forever", within="10m"),
@@ -67,11 +90,15 @@ def wide_named(name: str) -> Pipeline:
             visitor.first("seconds", "10m"),
             visitor.streak("seconds", "30m"),
             visitor.distinct("seconds", "30m"),
+            visitor.distinct("page", "10m", where="seconds is not None", name="read"),
+            visitor.streak("page", "forever", within="10m"),
             visitor.most_frequent("seconds", "last 5", within="30m"),
+            visitor.most_frequent("page", "30m", values=Hashed(1000)),
             visitor.quantile("seconds", 0.5, "30m"),
             visitor.quantile("seconds", 0.5, "last 9", within="30m"),
             visitor.std("seconds", "30m"),
             visitor.lag("seconds", 3, within="30m"),
+            visitor.since_last(within="30m", where="page == 'cart'", name="since_cart"),
             visitor.decayed_count("10m"),
             visitor.decayed_mean("seconds", "10m"),
             ratio("share", buyer.sum("amount", "10m"), buyer.sum("amount", "30m")),
@@ -94,7 +121,20 @@ def shop(folder: Path, name: str, n: int) -> Tape:
 
 def wide_shop(folder: Path, name: str, n: int) -> Tape:
     """The same records, with the features of `wide_named`; what is expected of them is not worked out."""
-    return Tape(_declared(folder, name, "wide_named"), _over_hours(n, name), expected={})
+    return wide(folder, name, _over_hours(n, name))
+
+
+def wide(folder: Path, name: str, made: list[Record]) -> Tape:
+    """The features of `wide_named` over these records of the shop, to which countries and pages are added."""
+    draw, likely = random.Random(len(made)), [1 / (1 + i) for i in range(len(PAGES))]
+    told = []
+    for record in made:
+        if record.value is not None:
+            texts = ("page", draw.choices(PAGES, likely)[0]) if record.stream else ("country", draw.choice(COUNTRIES))
+            more = {texts[0]: None if draw.random() < 0.1 else texts[1]}
+            record = record._replace(value=json.dumps({**json.loads(record.value), **more}).encode())
+        told.append(record)
+    return Tape(_declared(folder, name, "wide_named"), told, expected={})
 
 
 def _declared(folder: Path, name: str, form: str) -> Path:
@@ -124,7 +164,7 @@ def records(
     """
     draw = random.Random(seed)
     now = 1_700_000_000_000
-    made = _marks(now - 3_600_000, now, partitions)
+    made = marks(now - 3_600_000, now, partitions)
     for i in range(n):
         now += draw.randrange(0, step_ms)
         user = f"u{draw.randrange(users)}"
@@ -135,10 +175,11 @@ def records(
         key = user.encode()
         made.append(Record(int(i % 3 != 0), partition_of(key, partitions), key, json.dumps(value).encode(), now))
         if i % marks_every == marks_every - 1:
-            made += _marks(now - late_ms, now, partitions)
-    return [*made, *_marks(CLOSED, now, partitions)]
+            made += marks(now - late_ms, now, partitions)
+    return [*made, *marks(CLOSED, now, partitions)]
 
 
-def _marks(time_ms: int, timestamp: int, partitions: int) -> list[Record]:
+def marks(time_ms: int, timestamp: int, partitions: int = PARTITIONS) -> list[Record]:
+    """A watermark in every partition of both streams: no event before `time_ms` is to come."""
     headers = [(WATERMARK, str(time_ms).encode())]
     return [Record(s, p, None, None, timestamp, headers) for p in range(partitions) for s in (0, 1)]

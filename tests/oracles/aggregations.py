@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 Events = Sequence[tuple[int, float]]
 """(event time in ms, value), oldest first or in the order of arrival; no nulls."""
@@ -26,15 +27,15 @@ def mean(events: Events) -> Number:
 
 
 def variance(events: Events) -> Number:
-    """Two passes over exact sums; None beyond float64."""
+    """Of fractions, and so exact until it is rounded, once; None beyond float64."""
     if not events:
         return None
     try:
-        middle = math.fsum(value for _, value in events) / len(events)
-        found = math.fsum((value - middle) ** 2 for _, value in events) / len(events)
+        values = [Fraction(value) for _, value in events]
+        middle = sum(values) / len(values)
+        return float(sum(value * value for value in values) / len(values) - middle * middle)
     except (OverflowError, ValueError):
         return None
-    return found if math.isfinite(found) else None
 
 
 def std(events: Events) -> Number:

@@ -19,20 +19,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import CodeType
 from typing import Any, NamedTuple
 
 from features.spec import Aggregate, Category, FeatureSpec, Value
-from features.windows import Forever, Window
+from features.windows import Forever, LastEvents, Window
 from tests.oracles import aggregations as brute
+from tests.oracles.near import SKETCHED, Near, near
 
 Number = float | None
-SKETCH_ERROR = 1e-3
-"""Of a quantile, relative: its bins are 0.2 % wide."""
-
-
-def sketches(spec: FeatureSpec) -> set[str]:
-    """The features that are as near as `SKETCH_ERROR`, where the oracle, who has every value, is exact."""
-    return {f.name for f in spec.features if isinstance(f, Aggregate) and f.op == "quantile"}
+FOLDED = ("count", "sum", "mean", "min", "max")
 
 
 class Event(NamedTuple):
@@ -85,18 +82,23 @@ def kept_alone(spec: FeatureSpec) -> FeatureSpec:
 
 
 class Oracle:
-    """`see` events in arrival order. `late`: by aggregate, how many events came too late for its window."""
+    """`see` events in arrival order. `late`: by aggregate, how many events came too late for its window.
+
+    `near`: of the sketches of the event seen last, what is near enough.
+    """
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         self.late: Counter[str] = Counter()
+        self.near: dict[str, Near] = {}
         self._seen: dict[tuple[str, int, tuple[Any, ...]], _Seen] = {}
 
     def see(self, event: Event) -> dict[str, Any] | None:
         """The event's features by name (None = missing, categories raw), or None if it is not scored."""
         scored = event.stream == 0 and event.scored
-        keys = {entity: tuple([_known(event.fields[name]) for name in entity]) for entity in self.spec.entities}
+        keys = {entity: tuple([_known(event.fields.get(name)) for name in entity]) for entity in self.spec.entities}
         features: dict[str, Any] = {}
+        self.near = {}
         for feature in self.spec.features:
             if isinstance(feature, Aggregate):
                 seen = self._of(feature, event.partition, keys[feature.entity])
@@ -158,7 +160,6 @@ class Oracle:
             seen.panes = {kept: folded for kept, folded in seen.panes.items() if kept > pane - panes}
         seen.panes.setdefault(pane, _Pane()).add(value)
 
-
     def _keep(self, aggregate: Aggregate, event: Event, seen: _Seen, scored: bool) -> None:
         """Of all but the first seven aggregations, in sawtooth windows: every event itself."""
         pane, newest = 0, seen.newest
@@ -177,6 +178,9 @@ class Oracle:
         value = 1.0 if aggregate.field is None else _number(aggregate, event.fields[aggregate.field])
         if value is not None and _counts(aggregate, event):
             seen.kept.append((pane, event.time, value))
+            if isinstance(aggregate.window, LastEvents) or aggregate.op in ("last", "since_last", "lag"):
+                # What lies before as many latest is never read again: only to keep a year short.
+                seen.kept = sorted(seen.kept, key=lambda kept: kept[1])[-_latest(aggregate) :]
 
     def _read_kept(self, aggregate: Aggregate, event: Event, seen: _Seen) -> Number:
         within, window = aggregate.within_ms or 0, aggregate.window
@@ -187,6 +191,8 @@ class Oracle:
                 self.late[aggregate.name] += 1
                 return None
             inside = [kept for kept in seen.kept if newest - window.panes < kept[0] <= pane]
+            if aggregate.op in FOLDED:
+                return _folded(aggregate.op, _in_panes(inside))
             found = [(time, value) for _, time, value in sorted(inside, key=lambda kept: kept[0])]
         elif _holds_all(aggregate):
             gone = seen.newest is None or event.time - seen.newest > within
@@ -195,10 +201,13 @@ class Oracle:
             by_time = sorted(((time, value) for _, time, value in seen.kept), key=lambda kept: kept[0])
             if aggregate.op in ("last", "since_last", "lag"):
                 return _nth(aggregate, event, by_time, within)
-            latest = by_time[-window.events :]  # type: ignore[union-attr]
+            latest = by_time[-_latest(aggregate) :]
             found = [(time, value) for time, value in latest if 0 <= event.time - time <= within]
-        if aggregate.op == "quantile":
-            return brute.quantile(found, aggregate.param)
+        if aggregate.op in SKETCHED:
+            of_all = _sketched(aggregate, found)
+            if of_all is not None:
+                self.near[aggregate.name] = near(aggregate.op, of_all, found)
+            return of_all
         if aggregate.op == "rate":
             return len(found) / (window.length_ms / 1000)  # type: ignore[union-attr]
         if aggregate.op == "decayed_count":
@@ -210,7 +219,7 @@ class Oracle:
 
 def _first_ones(aggregate: Aggregate) -> bool:
     """Whether it is folded pane by pane, as sums are: in the order in which the engine's must be."""
-    plain = aggregate.op in ("count", "sum", "mean", "min", "max") and isinstance(aggregate.window, Window)
+    plain = aggregate.op in FOLDED and isinstance(aggregate.window, Window)
     return (plain or aggregate.op in ("last", "since_last")) and aggregate.where is None
 
 
@@ -218,13 +227,38 @@ def _holds_all(aggregate: Aggregate) -> bool:
     return isinstance(aggregate.window, Forever) or aggregate.op in ("decayed_count", "decayed_mean")
 
 
+def _latest(aggregate: Aggregate) -> int:
+    """How many of the latest events it reads."""
+    if isinstance(aggregate.window, LastEvents):
+        return aggregate.window.events
+    return aggregate.param if aggregate.op == "lag" else 1
+
+
+def _in_panes(events: list[tuple[int, int, float]]) -> list[_Pane]:
+    """The oldest first."""
+    panes: dict[int, _Pane] = {}
+    for pane, _, value in events:
+        panes.setdefault(pane, _Pane()).add(value)
+    return [panes[pane] for pane in sorted(panes)]
+
+
+def _sketched(aggregate: Aggregate, found: brute.Events) -> Number:
+    if aggregate.op == "quantile":
+        return brute.quantile(found, aggregate.param)
+    return brute.PLAIN[aggregate.op](found)
+
+
 def _counts(aggregate: Aggregate, event: Event) -> bool:
     """Whether the event meets the condition: plain Python, with false for what compares a null."""
     if aggregate.where is None:
         return True
     fields = {name: _Null() if _known(value) is None else value for name, value in event.fields.items()}
-    text = re.sub(r"(\w+) is (not )?None", r"(\2is_null(\1))", aggregate.where.text)
-    return bool(eval(text, {"is_null": lambda value: isinstance(value, _Null)}, fields))
+    return bool(eval(_compiled(aggregate.where.text), {"is_null": lambda value: isinstance(value, _Null)}, fields))
+
+
+@lru_cache
+def _compiled(condition: str) -> CodeType:
+    return compile(re.sub(r"(\w+) is (not )?None", r"(\2is_null(\1))", condition), condition, "eval")
 
 
 class _Null:
@@ -250,7 +284,7 @@ def _number(aggregate: Aggregate, value: Any) -> float | None:
 
 
 def _nth(aggregate: Aggregate, event: Event, by_time: list[tuple[int, float]], within: int) -> Number:
-    n = aggregate.param if aggregate.op == "lag" else 1
+    n = _latest(aggregate)
     if len(by_time) < n or not 0 <= event.time - by_time[-n][0] <= within:
         return None
     return (event.time - by_time[-n][0]) / 1000 if aggregate.op == "since_last" else by_time[-n][1]

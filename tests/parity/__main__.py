@@ -1,7 +1,8 @@
 """`python -m tests.parity [--short] [--json]`: the same features everywhere, counted. Exits 1 where they are not.
 
-A year of flights and two million payments go through a real worker on a real Kafka; what it logged, what the online
-reader then says, what `weir features backfill` makes of files, and a loop in plain Python are compared pair by pair.
+A year of flights, two million payments and a shop with every aggregation go through a real worker on a real Kafka; what
+it logged, what the online reader then says, what `weir features backfill` makes of files, and a loop in plain Python
+are compared pair by pair.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+
 from loadtest.kafka import KafkaCluster
 from streams.offline.logged import logged
 from tests.integration import tape as tapes
 from tests.integration.worker import Servers
 from tests.parity import sides
 from tests.parity.compare import Pair, pairs
+from tests.parity.crowded import crowded
 from tests.parity.grouped import merchants
 from tests.redis_server import RedisServer
 
@@ -28,6 +32,9 @@ YEAR_DAYS, PAYMENTS, ENTITIES = 366.0, 2_000_000, 2_000
 SHORT_DAYS, SHORT_PAYMENTS, SHORT_ENTITIES = 1.0, 3_000, 100
 GROUPED = 200_000
 """Payments of the pipeline with a remote group: its loop goes over all of them in one order."""
+WIDE, SHORT_WIDE = 150_000, 6_000
+"""Events of the pipeline with every aggregation: its loop keeps each of them."""
+PIPELINES = ("flights", "payments", "merchants", "shop")
 COLUMNS = ("pipeline", "", "", "kind", "rows", "only one has", "differ in a million")
 
 
@@ -48,15 +55,16 @@ def parity(
     stream = logged(pipeline, sides.stream(tape, servers, folder))
     say(f"{name}: backfill and oracle")
     backfill = logged(pipeline, sides.backfill(tape, files, folder))
-    oracle = logged(pipeline, sides.oracle(tape, folder))
+    loop, bounds = sides.oracle(tape, folder)
+    oracle, near = logged(pipeline, loop), pl.scan_parquet(bounds)
     found = [
-        *pairs(name, pipeline, ("stream", "oracle"), stream, oracle),
+        *pairs(name, pipeline, ("stream", "oracle"), stream, oracle, near=near),
         *pairs(name, pipeline, ("stream", "backfill"), stream, backfill),
-        *pairs(name, pipeline, ("backfill", "oracle"), backfill, oracle),
+        *pairs(name, pipeline, ("backfill", "oracle"), backfill, oracle, near=near),
     ]
-    table, at_ms = sides.entities(tape, files, entities, folder)
+    table = sides.entities(tape, files, entities, folder)
     say(f"{name}: {entities:,} entities at most, from Redis")
-    reader, then = sides.reader(tape, servers, table, at_ms), sides.at_times(tape, files, table)
+    reader, then = sides.reader(tape, servers, table), sides.at_times(tape, files, table)
     return [*found, *pairs(name, pipeline, ("reader", "backfill --at"), reader, then, "id")]
 
 
@@ -65,11 +73,12 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a day of flights and a few thousand payments")
     parser.add_argument("--days", type=float, help=f"days of flights (default {YEAR_DAYS:.0f})")
     parser.add_argument("--payments", type=int, help=f"payments (default {PAYMENTS:,})")
+    parser.add_argument("--only", nargs="+", choices=PIPELINES, help="some of the pipelines (default all)")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
     days = given.days or (SHORT_DAYS if given.short else YEAR_DAYS)
     payments = given.payments or (SHORT_PAYMENTS if given.short else PAYMENTS)
-    groups = min(payments, GROUPED)
+    groups, wide = min(payments, GROUPED), SHORT_WIDE if given.short else WIDE
     entities = SHORT_ENTITIES if given.short else ENTITIES
     began = time.monotonic()
 
@@ -91,11 +100,12 @@ def main() -> int:
                     work, topics, payments, users=10_000, rate=20.0, expected={}
                 ),
                 "merchants": lambda work, topics: merchants(work, topics, groups, users=10_000, rate=20.0),
+                "shop": lambda work, topics: crowded(work, topics, wide),
             }
-            for name, made in make.items():
+            for name in given.only or PIPELINES:
                 work = folder / name
                 work.mkdir()
-                tape = made(work, f"p{uuid.uuid4().hex[:8]}")
+                tape = make[name](work, f"p{uuid.uuid4().hex[:8]}")
                 servers = Servers(kafka.address, redis.url, work, settings)
                 found += parity(tape, name, kafka, servers, work, entities, say)
     say("done")

@@ -10,9 +10,10 @@ import polars as pl
 from streams.offline.diff import KEYS, By, diff
 from streams.offline.frames import PREFIX
 from streams.pipeline import Pipeline
-from tests.oracles.features import SKETCH_ERROR, sketches
+from tests.oracles.near import sketches
 
-ORACLE = "oracle"
+NEAR: dict[str, Any] = {"low": pl.Float64, "high": pl.Float64, "among": pl.List(pl.Float64)}
+"""Columns of `tests.oracles.near.Near`; with a dot and a feature's name behind."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,22 @@ class Pair:
 
 
 def pairs(
-    name: str, pipeline: Pipeline, sides: tuple[str, str], a: pl.LazyFrame, b: pl.LazyFrame, by: By = "place"
+    name: str,
+    pipeline: Pipeline,
+    sides: tuple[str, str],
+    a: pl.LazyFrame,
+    b: pl.LazyFrame,
+    by: By = "place",
+    *,
+    near: pl.LazyFrame | None = None,
 ) -> list[Pair]:
     """One pair for each kind of feature that the pipeline has; a value is a row's of one feature.
 
-    A sketch is the same wherever it is computed. Beside the oracle, who has every value, it may be off by its error.
+    A sketch is the same wherever it is computed. Beside the oracle, who has every value, it may be off by its error:
+    `near` says by row what of it is near enough to `b`.
     """
-    rough = sketches(pipeline.spec) if ORACLE in sides else set()
-    found = diff(pipeline, a, _near(a, b, rough, by) if rough else b, by)
+    rough = set() if near is None else sketches(pipeline.spec)
+    found = diff(pipeline, a, b if near is None or not rough else _near(a, b, near, rough), by)
     kinds = {f.feature: "sketch" if f.feature in rough else f.kind for f in found.features}
     made = []
     for kind in dict.fromkeys(kinds.values()):
@@ -77,17 +86,21 @@ def pairs(
     return made
 
 
-def _near(a: pl.LazyFrame, b: pl.LazyFrame, rough: set[str], by: By) -> pl.LazyFrame:
-    """`b`, with the value of `a` where it is as near as a sketch promises."""
-    columns = {f"{PREFIX}{name}": f"near.{name}" for name in sorted(rough)}
-    near = a.select(*KEYS[by], *columns).rename(columns).unique(KEYS[by], keep="first")
-    return b.join(near, on=KEYS[by], how="left").with_columns(
-        pl.when(
-            (pl.col(other).cast(pl.Float64) - pl.col(column).cast(pl.Float64)).abs()
-            <= SKETCH_ERROR * pl.col(column).cast(pl.Float64).abs()
-        )
-        .then(pl.col(other))
-        .otherwise(pl.col(column))
-        .alias(column)
-        for column, other in columns.items()
+def _near(a: pl.LazyFrame, b: pl.LazyFrame, near: pl.LazyFrame, rough: set[str]) -> pl.LazyFrame:
+    """`b`, with the value of `a` where it is near enough."""
+    columns, keys = {f"{PREFIX}{name}": f"other.{name}" for name in sorted(rough)}, KEYS["place"]
+    of_a = a.select(*keys, *columns).rename(columns).unique(keys, keep="first")
+    both = b.join(of_a, on=keys, how="left").join(near, on=keys, how="left")
+    return both.with_columns(
+        pl.when(_is_near(pl.col(f"other.{name}").cast(pl.Float64), name))
+        .then(pl.col(f"other.{name}"))
+        .otherwise(pl.col(f"{PREFIX}{name}"))
+        .alias(f"{PREFIX}{name}")
+        for name in sorted(rough)
     )
+
+
+def _is_near(value: pl.Expr, name: str) -> pl.Expr:
+    low, high, among = (pl.col(f"{column}.{name}") for column in NEAR)
+    between = value.is_between(low, high).fill_null(value=False)
+    return between | among.list.contains(value, nulls_equal=True).fill_null(value=False)

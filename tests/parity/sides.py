@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,8 +22,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from features.read_plan import readable
 from features.reader import MOST
 from features.spec import Calendar, Category, Computed, Feature, Ratio
+from features.windows import MINUTE_MS
 from models import tables
 from streams.offline.backfill import Backfill
+from streams.offline.diff import KEYS
 from streams.offline.entity_times import AtTimes
 from streams.offline.files import Input, file_input, inputs_of
 from streams.offline.frames import PREFIX, ROW, feature_schema
@@ -33,9 +36,12 @@ from streams.pipeline import Pipeline
 from tests.integration.tape import PARTITIONS, Place, Tape
 from tests.integration.worker import Servers, ran_out
 from tests.oracles.features import Event, Oracle
+from tests.oracles.near import Near, sketches
+from tests.parity.compare import NEAR
 
 AT = "at"
 """The field of an event's time in a table of entities."""
+LATER_MS = 15 * MINUTE_MS
 
 
 def inputs(tape: Tape, folder: Path) -> dict[str, Input]:
@@ -83,9 +89,9 @@ def backfill(tape: Tape, files: dict[str, Input], folder: Path) -> Path:
     return path
 
 
-def oracle(tape: Tape, folder: Path) -> Path:
-    """The loop over the events, as float32."""
-    spec, path = tape.pipeline.spec, folder / "oracle.parquet"
+def oracle(tape: Tape, folder: Path) -> tuple[Path, Path]:
+    """The loop over the events, as float32; and what is near enough of the sketches (`compare.NEAR`)."""
+    spec, path, bounds = tape.pipeline.spec, folder / "oracle.parquet", folder / "near.parquet"
     keys = ("id", "time", "partition", "offset")
     schema: dict[str, Any] = {**{name: ROW[name] for name in keys}, **feature_schema(spec)}
     # The loop knows aggregates, values and categories; the others are made of these here.
@@ -94,9 +100,12 @@ def oracle(tape: Tape, folder: Path) -> Path:
     )
     looped = replace(spec, features=(*plain, *(a for a in spec.kept if a not in plain)), given=frozenset())
     given = _of_groups(tape)
-    frames = []
+    rough = sorted(sketches(spec))
+    place = {name: schema[name] for name in KEYS["place"]}
+    of_rough = {f"{column}.{name}": dtype for name in rough for column, dtype in NEAR.items()}
+    frames, near = [], []
     for events in tape.arrivals():
-        loop, rows = Oracle(looped), []
+        loop, rows, allowed = Oracle(looped), [], []
         for event in events:
             values = loop.see(event)
             if values is None:
@@ -107,12 +116,23 @@ def oracle(tape: Tape, folder: Path) -> Path:
                     values[feature.name] = _made(feature, event, values)
                 if values[feature.name] is None and not isinstance(feature, Category):
                     values[feature.name] = None if math.isnan(spec.missing) else spec.missing
+            ranges = [_near(loop.near.get(name), spec.missing) for name in rough]
+            allowed.append((event.partition, event.offset, event.time, *chain.from_iterable(ranges)))
             id_ = event.fields[tape.pipeline.lead.id] if tape.pipeline.lead.id else ""
             rows.append((id_, event.time, event.partition, event.offset, *(values[name] for name in spec.names)))
         wide = {n: pl.Float64 if d == pl.Float32 else d for n, d in schema.items()}
         frames.append(pl.DataFrame(rows, schema=wide, orient="row").cast(schema))
+        near.append(pl.DataFrame(allowed, schema={**place, **of_rough}, orient="row"))
     pl.concat(frames).write_parquet(path)
-    return path
+    pl.concat(near).write_parquet(bounds)
+    return path, bounds
+
+
+def _near(given: Near | None, missing: float) -> Near:
+    """As it is logged, where something missing is near enough."""
+    if given is None or given.among is None or math.isnan(missing):
+        return given or Near()
+    return given._replace(among=tuple(missing if value is None else value for value in given.among))
 
 
 def _of_groups(tape: Tape) -> dict[Place, dict[str, Any]]:
@@ -145,8 +165,10 @@ def _made(feature: Feature, event: Event, values: dict[str, Any]) -> float | Non
     return found if math.isfinite(found) else None
 
 
-def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> tuple[Path, int]:
-    """A table of at most `most` entities of the scored stream, all as of the instant after the last event."""
+def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> Path:
+    """A table of at most `most` entities of the scored stream, half of them as of the instant after the last event, the
+    others a quarter of an hour later, when some windows have emptied.
+    """
     of_features = {name for aggregate in tape.pipeline.spec.aggregates for name in aggregate.entity}
     names = sorted(of_features | {tape.pipeline.lead.key})
     ends = []
@@ -154,11 +176,13 @@ def entities(tape: Tape, files: dict[str, Input], most: int, folder: Path) -> tu
         table = pl.scan_parquet(files[source.topic].paths[0])
         ends.append(table.select(pl.col(source.time).max()).collect().item())
     at_ms = max(ends) + 1
+    time = at_ms + LATER_MS * (pl.int_range(pl.len()) % 2)
     lead = pl.read_parquet(files[tape.pipeline.lead.topic].paths[0]).select(names).drop_nulls()
     some = lead.unique(maintain_order=True).tail(most)
     path = folder / "entities.parquet"
-    some.with_columns(time=pl.lit(at_ms, dtype=pl.Int64), id=pl.concat_str(*names, separator="|")).write_parquet(path)
-    return path, at_ms
+    named = some.with_columns(time=time.cast(pl.Int64), id=pl.concat_str(*names, separator="|"))
+    named.sort("time", maintain_order=True).write_parquet(path)
+    return path
 
 
 def at_times(tape: Tape, files: dict[str, Input], table: Path) -> pl.LazyFrame:
@@ -167,7 +191,7 @@ def at_times(tape: Tape, files: dict[str, Input], table: Path) -> pl.LazyFrame:
     return _padded(tape.pipeline, pl.concat(work.frames()).lazy())
 
 
-def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFrame:
+def reader(tape: Tape, servers: Servers, table: Path) -> pl.LazyFrame:
     """The online reader's values of the entities' table, from what the workers left in Redis."""
     pipeline, rows = tape.pipeline, pl.read_parquet(table)
     groups = [group.entity for group in pipeline.groups]
@@ -175,19 +199,20 @@ def reader(tape: Tape, servers: Servers, table: Path, at_ms: int) -> pl.LazyFram
 
     async def read_all() -> pl.DataFrame:
         async with FeatureReader(pipeline, servers.redis_url, partitions=PARTITIONS) as found:
-            sides = [await _read(found, rows.select(sorted(own | {pipeline.lead.key})), at_ms)]
-            sides += [await _read(found, rows.select(group), at_ms) for group in groups]
+            sides = [await _read(found, rows, sorted(own | {pipeline.lead.key}))]
+            sides += [await _read(found, rows, group) for group in groups]
             return pl.concat(sides, how="horizontal")
 
     values = asyncio.run(read_all()).cast(pl.Float32)
     return _padded(pipeline, rows.select("id", "time").hstack(values).lazy())
 
 
-async def _read(found: FeatureReader, entities: pl.DataFrame, at_ms: int) -> pl.DataFrame:
+async def _read(found: FeatureReader, rows: pl.DataFrame, entity: Sequence[str]) -> pl.DataFrame:
     values: list[dict[str, Any]] = []
-    for some in entities.iter_slices(MOST):
-        readings = await found.read(some.to_dicts(), at=at_ms)
-        values += [{f"{PREFIX}{name}": one.value for name, one in entity.items()} for entity in readings]
+    for (at_ms, *_), then in rows.group_by("time", maintain_order=True):
+        for some in then.select(entity).iter_slices(MOST):
+            readings = await found.read(some.to_dicts(), at=at_ms)
+            values += [{f"{PREFIX}{name}": one.value for name, one in reading.items()} for reading in readings]
     return pl.DataFrame(values, infer_schema_length=None)
 
 

@@ -96,7 +96,8 @@ def test_of_an_entity_alone_there_is_what_is_made_of_aggregates_and_of_the_time(
     at = file_input("at", str(written(table, tmp_path / "at.parquet")), "--at")
     work = AtTimes(tape.pipeline, files, at, Reading(), pytest.fail)
     found = pl.concat(work.frames())
-    assert work.left_out == {"above"}  # it needs the amount of the event
+    of_the_event = {"above", "country", "country_hashed", "user_country_count_30m"}
+    assert work.left_out == of_the_event  # they need its amount or its country
     assert found["feature.share"].min() >= 0.0
     assert 0 <= found["feature.minute_of_day"].min() <= found["feature.minute_of_day"].max() < 1440
     alone = written(table.drop("user"), tmp_path / "alone.parquet")

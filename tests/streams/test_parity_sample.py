@@ -101,6 +101,7 @@ def test_every_aggregation_is_checked_that_forgets_what_was_before_its_key_was_f
         assert seen > 5 if forgets(aggregate) else seen == 0, aggregate.name
     assert [a.name for a in tape.pipeline.spec.aggregates if not forgets(a)] == [
         "user_count_forever",
+        "visitor_streak_page_forever",
         "visitor_decayed_count_10m",
         "visitor_decayed_mean_seconds_10m",
     ]
