@@ -14,6 +14,8 @@ from typing import Any, Self, cast
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.batches import RecordBatch
+from streams.hop import unframed
 from tests.integration.tape import Place, Tape
 from tests.oracles.near import SKETCH_ERROR, sketches
 
@@ -110,6 +112,24 @@ def predictions(broker: str, tape: Tape, within_s: float = 60.0) -> list[Output]
     with Reader(broker, tape.pipeline.topics.predictions) as reader:
         reader.until(lambda r: len(r.found) >= len(tape) and len(r.places()) >= len(tape), within_s)
         return reader.to_end()
+
+
+def hops(broker: str, topic: str, carried: tuple[str, ...]) -> dict[int, list[tuple[Place, dict[str, Any]]]]:
+    """By partition of a group's topic: the events in it in their order, each with its place in the source."""
+    with Reader(broker, topic) as reader:
+        reader.to_end(60)
+    by_partition: dict[int, list[Output]] = defaultdict(list)
+    for output in sorted(reader.found, key=lambda o: (o.partition, o.offset)):
+        by_partition[output.partition].append(output)
+    found = {}
+    for partition, mine in by_partition.items():
+        offsets, keys, values = np.array([o.offset for o in mine]), [o.key for o in mine], [o.value for o in mine]
+        batch = RecordBatch(0, partition, keys, values, offsets, np.zeros_like(offsets), None, 0, 0)
+        events, origin, dead = unframed(batch, carried)
+        assert not dead
+        places = zip(origin.partitions.tolist(), origin.offsets.tolist(), strict=True)
+        found[partition] = [(at, json.loads(value or b"")) for at, value in zip(places, events.values, strict=True)]
+    return found
 
 
 def assert_right(outputs: Sequence[Output], tape: Tape, *, duplicates: int | None = 0) -> None:

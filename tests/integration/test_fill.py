@@ -25,7 +25,7 @@ from streams.loading import load_pipeline
 from streams.parts import part_of
 from streams.transactions import TransactionalOutputs
 from tests.integration.models import settings_of
-from tests.integration.outputs import Output
+from tests.integration.outputs import Output, hops
 from tests.integration.tape import PARTITIONS
 from tests.integration.test_remote import (
     DECLARED,
@@ -34,7 +34,6 @@ from tests.integration.test_remote import (
     assert_state,
     declared,
     group_worker,
-    hops,
     in_order,
     payments_of,
     predictions,

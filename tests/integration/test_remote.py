@@ -19,12 +19,10 @@ from confluent_kafka import Producer
 from features.redis_store import RedisStore
 from features.remote import GroupReader
 from loadtest.kafka import KafkaCluster
-from streams.batches import RecordBatch
-from streams.hop import unframed
 from streams.loading import load_pipeline
 from streams.parts import part_of, parts_of
 from tests.integration.models import assert_scores, champion, model
-from tests.integration.outputs import Output, Reader
+from tests.integration.outputs import Output, Reader, hops
 from tests.integration.tape import PARTITIONS, Tape, partition_of
 from tests.integration.worker import Servers, Worker
 from tests.oracles.features import Event, features_of, kept_alone
@@ -97,20 +95,6 @@ def in_order(events: list[dict[str, Any]]) -> dict[int, list[Event]]:
     for event in events:
         mine = found[partition := partition_of(event["user"].encode())]
         mine.append(Event(0, event["ts"], len(mine), partition, event))
-    return found
-
-
-def hops(broker: str, topic: str, carried: tuple[str, ...]) -> dict[int, list[tuple[tuple[int, int], dict[str, Any]]]]:
-    """By partition of a group's topic: the events in it in their order, each with its place in the source."""
-    with Reader(broker, topic) as reader:
-        reader.to_end(60)
-    found: dict[int, list[Any]] = defaultdict(list)
-    for output in sorted(reader.found, key=lambda o: (o.partition, o.offset)):
-        one = RecordBatch(0, output.partition, [output.key], [output.value], np.array([0]), np.array([0]), None, 0, 0)
-        batch, origin, dead = unframed(one, carried)
-        assert not dead
-        place = int(origin.partitions[0]), int(origin.offsets[0])
-        found[output.partition].append((place, json.loads(batch.values[0] or b"")))
     return found
 
 

@@ -34,7 +34,7 @@ GROUPED = 200_000
 """Payments of the pipeline with a remote group: its loop goes over all of them in one order."""
 WIDE, SHORT_WIDE = 150_000, 6_000
 """Events of the pipeline with every aggregation: its loop keeps each of them."""
-PIPELINES = ("flights", "payments", "merchants", "shop")
+PIPELINES = ("flights", "payments", "merchants", "merchants_read", "shop")
 COLUMNS = ("pipeline", "", "", "kind", "rows", "only one has", "differ in a million")
 
 
@@ -62,6 +62,9 @@ def parity(
         *pairs(name, pipeline, ("stream", "backfill"), stream, backfill),
         *pairs(name, pipeline, ("backfill", "oracle"), backfill, oracle, near=near),
     ]
+    came = sides.by_topic(tape, servers, oracle)
+    if came is not None:
+        found += pairs(name, pipeline, ("stream", "oracle by topic"), stream, came, near=near, one_order=True)
     table = sides.entities(tape, files, entities, folder)
     say(f"{name}: {entities:,} entities at most, from Redis")
     reader, then = sides.reader(tape, servers, table), sides.at_times(tape, files, table)
@@ -100,6 +103,9 @@ def main() -> int:
                     work, topics, payments, users=10_000, rate=20.0, expected={}
                 ),
                 "merchants": lambda work, topics: merchants(work, topics, groups, users=10_000, rate=20.0),
+                "merchants_read": lambda work, topics: merchants(
+                    work, topics, groups, users=10_000, rate=20.0, options=""
+                ),
                 "shop": lambda work, topics: crowded(work, topics, wide),
             }
             for name in given.only or PIPELINES:

@@ -58,15 +58,17 @@ def pairs(
     by: By = "place",
     *,
     near: pl.LazyFrame | None = None,
+    one_order: bool = False,
 ) -> list[Pair]:
     """One pair for each kind of feature that the pipeline has; a value is a row's of one feature.
 
     A sketch is the same wherever it is computed. Beside the oracle, who has every value, it may be off by its error:
-    `near` says by row what of it is near enough to `b`.
+    `near` says by row what of it is near enough to `b`. one_order: both took the events of remote groups in one
+    order, so that these are judged as any other.
     """
     rough = set() if near is None else sketches(pipeline.spec)
     found = diff(pipeline, a, b if near is None or not rough else _near(a, b, near, rough), by)
-    kinds = {f.feature: "sketch" if f.feature in rough else f.kind for f in found.features}
+    kinds = {f.feature: "sketch" if f.feature in rough else "exact" if one_order else f.kind for f in found.features}
     made = []
     for kind in dict.fromkeys(kinds.values()):
         features = [f for f in found.features if kinds[f.feature] == kind]

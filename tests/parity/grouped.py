@@ -11,7 +11,7 @@ from examples.payments.pipeline import Payment
 from streams import Pipeline, Source
 
 payments = Source("{name}.payments", Payment, key="user_id", id="payment_id", time="ts")
-user, merchant = payments.by("user_id"), payments.by("merchant", exact=True)
+user, merchant = payments.by("user_id"), payments.by("merchant", {options})
 pipeline = Pipeline(
     "{name}",
     score=payments,
@@ -29,9 +29,11 @@ pipeline = Pipeline(
 """
 
 
-def merchants(folder: Path, name: str, n: int, *, users: int = 300, rate: float = 2.0) -> Tape:
-    """The first `n` synthetic payments, for that pipeline."""
+def merchants(
+    folder: Path, name: str, n: int, *, users: int = 300, rate: float = 2.0, options: str = "exact=True"
+) -> Tape:
+    """The first `n` synthetic payments, for that pipeline. options: of the group; none = it is read."""
     made = payments(folder, f"{name}-plain", n, users=users, rate=rate, expected={})
     path = folder / f"{name}.py"
-    path.write_text(DECLARED.format(name=name))
+    path.write_text(DECLARED.format(name=name, options=options))
     return Tape(path, made.records, {})

@@ -32,10 +32,12 @@ from streams.offline.frames import PREFIX, ROW, feature_schema
 from streams.offline.rejects import Reject
 from streams.offline.rows import Reading
 from streams.online import FeatureReader
+from streams.parts import parts_of
 from streams.pipeline import Pipeline
+from tests.integration.outputs import hops
 from tests.integration.tape import PARTITIONS, Place, Tape
-from tests.integration.worker import Servers, ran_out
-from tests.oracles.features import Event, Oracle
+from tests.integration.worker import Servers, Worker, ends_of, ran_out
+from tests.oracles.features import Event, Oracle, features_of, kept_alone
 from tests.oracles.near import Near, sketches
 from tests.parity.compare import NEAR
 
@@ -72,14 +74,26 @@ def stream(tape: Tape, servers: Servers, folder: Path) -> Path:
     path = folder / "predictions.jsonl"
     expected = sum(record.stream == 0 and record.value is not None and record.usable for record in tape.records)
     with ExitStack() as stack:
-        worker = stack.enter_context(ran_out(tape.path, servers))
-        for group in tape.pipeline.groups:
-            stack.enter_context(ran_out(tape.path, servers, role=f"worker --group {group.name}"))
+        roles = ["worker", *(f"worker --group {group.name}" for group in tape.pipeline.groups)]
+        workers = [stack.enter_context(ran_out(tape.path, servers, role=role)) for role in roles]
         with path.open("wb") as file:
             for value in _records(servers.broker, tape.pipeline.topics.predictions, expected):
                 file.write(value + b"\n")
-        worker.caught_up()
+        workers[0].caught_up()
+        for worker in workers[1:]:
+            _at_the_end(worker, servers.broker)
     return path
+
+
+def _at_the_end(worker: Worker, broker: str) -> None:
+    """Waits until a group's worker has all of its topic: behind a partition's last event lies a transaction's end."""
+    ends = ends_of(broker, worker.status()["offsets"])
+
+    def there() -> bool:
+        offsets = worker.status()["offsets"]
+        return all(end - offsets[topic].get(str(partition), 0) <= 1 for (topic, partition), end in ends.items())
+
+    worker.wait_for(there, 60.0)
 
 
 def backfill(tape: Tape, files: dict[str, Input], folder: Path) -> Path:
@@ -126,6 +140,30 @@ def oracle(tape: Tape, folder: Path) -> tuple[Path, Path]:
     pl.concat(frames).write_parquet(path)
     pl.concat(near).write_parquet(bounds)
     return path, bounds
+
+
+def by_topic(tape: Tape, servers: Servers, oracle: pl.LazyFrame) -> pl.LazyFrame | None:
+    """The oracle's table, with remote groups by a loop over their topics: in the order in which events came there.
+
+    None where the pipeline has no exact group.
+    """
+    spec, kept = tape.pipeline.spec, dict[Place, dict[str, Any]]()
+    parts = [part for part in parts_of(tape.pipeline) if part.group is not None and part.group.exact]
+    for part in parts:
+        given, lead = kept_alone(part.pipeline.spec), part.pipeline.lead
+        for partition, hopped in hops(servers.broker, lead.topic, part.carried).items():
+            events = [Event(0, fields[lead.time], i, partition, fields) for i, (_, fields) in enumerate(hopped)]
+            for (place, _), values in zip(hopped, features_of(given, events), strict=True):
+                kept.setdefault(place, {}).update(values)
+    if not parts:
+        return None
+    names = [name for name in spec.names if name in next(iter(kept.values()))]
+    missing = None if math.isnan(spec.missing) else spec.missing
+    rows = [(*place, *(missing if v[n] is None else v[n] for n in names)) for place, v in kept.items()]
+    columns = {f"{PREFIX}{name}": pl.Float64 for name in names}
+    keys = {name: ROW[name] for name in ("partition", "offset")}
+    table = pl.DataFrame(rows, schema={**keys, **columns}, orient="row").cast(dict.fromkeys(columns, pl.Float32))
+    return oracle.drop(columns).join(table.lazy(), on=list(keys), how="left")
 
 
 def _near(given: Near | None, missing: float) -> Near:

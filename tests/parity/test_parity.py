@@ -49,15 +49,19 @@ def test_stream_reader_backfill_and_oracle_agree(
     wrong_is_seen(given, tmp_path)
 
 
-def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_stream_close_to_it(
-    kafka: KafkaCluster, redis_server: RedisServer, tmp_path: Path
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "read"])
+def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_stream_what_had_come_to_it(
+    kafka: KafkaCluster, redis_server: RedisServer, tmp_path: Path, exact: bool
 ) -> None:
-    given = merchants(tmp_path, "paritymerchants", 2000)
+    given = merchants(tmp_path, f"paritymerchants{exact:d}", 2000, options="exact=True" if exact else "")
     settings = {"WEIR_BROKER": kafka.address, "WEIR_REDIS": redis_server.url, "WEIR_COMMIT_INTERVAL": "200"}
     servers = Servers(kafka.address, redis_server.url, tmp_path, settings)
     found = {(p.a, p.b, p.kind): p for p in parity(given, "merchants", kafka, servers, tmp_path, 50, lambda _: None)}
     of_events = [("stream", "oracle"), ("stream", "backfill"), ("backfill", "oracle")]
-    assert {(a, b) for a, b, _ in found} == {*of_events, ("reader", "backfill --at")}
+    by_topic = [("stream", "oracle by topic")] if exact else []
+    assert {(a, b) for a, b, _ in found} == {*of_events, *by_topic, ("reader", "backfill --at")}
+    assert [(a, b, kind) for a, b, kind in found if (a, b) in by_topic] == [(*pair, "exact") for pair in by_topic]
+    assert all(found[a, b, "exact"].rows == 2000 for a, b in by_topic)
     assert all(found[a, b, kind].rows == 2000 for a, b in of_events for kind in ("exact", "remote"))
     assert all(pair.missing == 0 for pair in found.values())
     # After the last event both have the same events of a merchant; only a mean depends on the order of adding up.
