@@ -6,7 +6,7 @@ depends only on which values were seen, not on their order or on how they were c
 to tanh(w / 2) of itself:
 
     level 0: 0.1 % (any values, as long as at most 64 bins hold some)
-    all bins in use, largest : smallest value up to   54: 3.1 %     3,000: 6.2 %     9 million: 12.4 %
+    all bins in use, largest : smallest value up to   51: 3.1 %     2,600: 6.2 %     6.9 million: 12.4 %
 
 q: which quantile, in millionths: the value of rank floor(q · (n − 1)) of the n in order. Missing of nothing.
 (Masson, Rim, Lee 2019; Epicoco et al. 2020.)
