@@ -32,6 +32,8 @@ YEAR_DAYS, PAYMENTS, ENTITIES = 366.0, 2_000_000, 2_000
 SHORT_DAYS, SHORT_PAYMENTS, SHORT_ENTITIES = 1.0, 3_000, 100
 GROUPED = 200_000
 """Payments of the pipeline with a remote group: its loop goes over all of them in one order."""
+READ = 20_000
+"""The same, of a group that is read: they are sent in ten seconds, while the workers run."""
 WIDE, SHORT_WIDE = 150_000, 6_000
 """Events of the pipeline with every aggregation: its loop keeps each of them."""
 PIPELINES = ("flights", "payments", "merchants", "merchants_read", "shop")
@@ -104,7 +106,7 @@ def main() -> int:
                 ),
                 "merchants": lambda work, topics: merchants(work, topics, groups, users=10_000, rate=20.0),
                 "merchants_read": lambda work, topics: merchants(
-                    work, topics, groups, users=10_000, rate=20.0, options=""
+                    work, topics, min(groups, READ), users=10_000, rate=20.0, options=""
                 ),
                 "shop": lambda work, topics: crowded(work, topics, wide),
             }

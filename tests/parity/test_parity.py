@@ -72,6 +72,7 @@ def test_what_a_remote_group_keeps_is_in_files_what_the_loop_says_and_in_the_str
     assert [pair.as_json() for pair in found.values() if pair.kind == "exact" and pair.mismatch_ppm] == []
     assert found["backfill", "oracle", "remote"].mismatch_ppm == 0
     assert found["stream", "backfill", "remote"].mismatch_ppm > 0  # another order: what came to the group, when it came
+    assert found["stream", "backfill", "remote"].mismatch_ppm < 900_000  # or nothing was there to be read
 
 
 def wrong_is_seen(given: tape.Tape, folder: Path) -> None:
