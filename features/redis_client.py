@@ -38,7 +38,8 @@ class Command(NamedTuple):
 
 
 class RedisClient:
-    """Runs commands, each to its end: a caller that is cancelled leaves no answer on a connection for the next one.
+    """Runs commands, each to its end but for questions: a caller that is cancelled leaves no answer on a connection for
+    the next one.
 
     url: redis://[user:password@]host:port[,host:port…][/db], rediss:// or unix://. where: the same for messages,
     without the password.
@@ -82,6 +83,12 @@ class RedisClient:
     async def run(self, command: Command) -> Any:
         """The answer to one command."""
         return await self._answer(self._run(command))
+
+    async def ask(self, command: Command) -> Any:
+        """`run` for a question: a caller that is cancelled takes the connection with it, and no task is made for it."""
+        if self._cluster:
+            return await self.run(command)
+        return await self._meant(self._run(command))
 
     async def run_all(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to several, in one round trip; of a cluster, in one to each node, and in order within it."""
@@ -207,8 +214,12 @@ class RedisClient:
         task = asyncio.ensure_future(answer)
         self._running.add(task)
         task.add_done_callback(self._done)
+        return await self._meant(asyncio.shield(task))
+
+    async def _meant(self, answer: Awaitable[T]) -> T:
+        """The answer, or what the driver's error means."""
         try:
-            return await asyncio.shield(task)
+            return await answer
         except _DRIVER_ERRORS as error:
             meant = meaning(error, self.where)
             if meant is None:

@@ -173,7 +173,10 @@ class RedisStore:
             commands = []
         rows_end = len(commands)
         commands += [Command(key := self._meta_key(p), ("HMGET", key, *_META)) for p in asked]
-        replies = await self._redis.run_all(commands) if commands else []
+        if len(commands) == 1:
+            replies = [await self._redis.ask(commands[0])]
+        else:
+            replies = await self._redis.run_all(commands) if commands else []
         rows = itertools.chain.from_iterable(replies[:rows_end])
         values = {p: list(itertools.islice(rows, len(wanted[p]))) for p in wanted}
         return values, {p: _meta(*reply) for p, reply in zip(asked, replies[rows_end:], strict=True)}

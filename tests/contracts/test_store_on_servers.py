@@ -90,6 +90,24 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+async def test_a_read_that_is_cancelled_leaves_no_answer_for_the_next_one(own: ServerBacking) -> None:
+    store = own.store()
+    meta = await begun(store)
+    written = rows(meta, KEYS, 1.0)
+    meta = await store.write(0, meta, (1, 0), written)
+    for stands_still in (True, False):
+        if stands_still:
+            own.server.pause()
+        read = asyncio.create_task(store.read({0: KEYS[:1]}, {0: meta}))
+        await asyncio.sleep(0.05 if stands_still else 0)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        if stands_still:
+            own.server.resume()
+        assert await store.read({0: KEYS[1:]}, {0: meta}) == {0: (meta, [value for _, value in written[1:]])}
+
+
 async def test_a_chunk_that_arrives_after_a_later_write_has_begun_is_refused(shared: ServerBacking) -> None:
     store, late = shared.store(), shared.store()
     meta = await begun(store)
