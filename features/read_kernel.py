@@ -83,7 +83,7 @@ def _compiled(digest: int) -> tuple[Any, Any]:
         state[0] = 0.0
         ints = state.view(np.int64)
         covered, dirty = np.zeros((1 + room, nobody + 1), dtype=np.int64), np.zeros(1 + room, dtype=np.uint8)
-        rows, places_ = np.arange(1, 1 + room).astype(np.int32), np.arange(room).astype(np.int32)
+        rows, outputs = np.arange(1, 1 + room).astype(np.int32), np.arange(room).astype(np.int32)
         streams, offsets = np.full(room, nobody, dtype=np.int8), np.zeros(room, dtype=np.int64)
         times, nothing = np.full(room, at_ms, dtype=np.int64), np.zeros((room, 0))
         out, late = np.empty((room, aggregates)), np.zeros(len(folds), dtype=np.int64)
@@ -102,7 +102,7 @@ def _compiled(digest: int) -> tuple[Any, Any]:
             walk(
                 banks, accs, folds, latest, spans, trails, outs, feeds,
                 state, ints, covered, dirty,
-                rows[:some], streams, offsets, times, nothing, places_, out, late,
+                rows[:some], streams, offsets, times, nothing, outputs, out, late,
             )  # fmt: skip
             for row in range(some):
                 place, last_ms = start + row, UNSEEN

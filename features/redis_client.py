@@ -86,7 +86,7 @@ class RedisClient:
 
     async def ask(self, command: Command) -> Any:
         """`run` for a question: a caller that is cancelled takes the connection with it, and no task is made for it."""
-        if self._cluster:
+        if self._cluster or self._driver is None or self._doubted:  # who looks at who is there looks to the end
             return await self.run(command)
         return await self._meant(self._run(command))
 
