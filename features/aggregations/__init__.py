@@ -1,8 +1,9 @@
 """The aggregations: what a feature can ask of the events in its window. One file each; see `algebra`.
 
 To add one: its file, its line in ALGEBRAS, and a row in OPS for each feature that it gives. The conformance suite in
-tests/features/aggregations finds it here. How such a feature is declared and called stands beside the others: its name in
-`features.feature.Op`, a method of `streams.entity.Entity`, its place in `streams.yaml_form`, its words in `features.words`.
+tests/features/aggregations finds it here. How such a feature is declared and called stands beside the others: its name
+in `features.feature.Op`, a method of `streams.entity.Entity`, its place in `streams.yaml_form`, its words in
+`features.words`.
 """
 
 from __future__ import annotations
