@@ -81,7 +81,7 @@ class Contract:
         judged = self.judged(decoded.fields, decoded.times, batch.timestamps - decoded.times)
         bits, gone = judged.bits, judged.gone
         if gone.any():
-            dead += [_letter(batch, i, *judged.why(i)) for i in np.flatnonzero(gone).tolist()]
+            dead += [DeadLetter.of(batch, i, STAGE, *judged.why(i)) for i in np.flatnonzero(gone).tolist()]
             decoded = decoded.only(np.flatnonzero(~gone))
             bits = bits[~gone]
         decoded.bits = bits
@@ -148,17 +148,3 @@ class Marks:
             listed = ",".join(f'"{name}"' for name in dict.fromkeys(names))
             found = self._known[pair] = f',"violations":[{listed}]'.encode() if names else b""
         return found
-
-
-def _letter(batch: RecordBatch, i: int, code: str, reason: str, field: str) -> DeadLetter:
-    return DeadLetter(
-        batch.stream,
-        batch.partition,
-        int(batch.offsets[i]),
-        batch.keys[i],
-        batch.values[i],
-        STAGE,
-        code,
-        reason,
-        field,
-    )

@@ -416,17 +416,7 @@ def explained(message: str) -> tuple[str, str]:
 
 
 def _letter(batch: RecordBatch, i: int, bad: _Bad) -> DeadLetter:
-    return DeadLetter(
-        batch.stream,
-        batch.partition,
-        int(batch.offsets[i]),
-        batch.keys[i],
-        batch.values[i],
-        bad.stage,
-        bad.code,
-        bad.reason,
-        bad.field,
-    )
+    return DeadLetter.of(batch, i, bad.stage, bad.code, bad.reason, bad.field)
 
 
 def _select(batch: RecordBatch, keep: list[int]) -> RecordBatch:

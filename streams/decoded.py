@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streams.batches import Headers
+from features.arrivals import picked
+from streams.batches import Headers, RecordBatch
 
 if TYPE_CHECKING:
     from streams.hop import Origin
@@ -29,6 +30,14 @@ class DeadLetter:
     code: str
     reason: str
     field: str
+
+    @classmethod
+    def of(cls, batch: RecordBatch, i: int, stage: str, code: str, reason: str, field: str) -> DeadLetter:
+        """Record `i` of a batch."""
+        offset = int(batch.offsets[i])
+        return cls(
+            batch.stream, batch.partition, offset, batch.keys[i], batch.values[i], stage, code, reason, field
+        )
 
 
 @dataclass(slots=True)
@@ -82,19 +91,14 @@ class Decoded:
 
     def only(self, places: np.ndarray) -> Decoded:
         """The records at `places` alone; what else stood between them stays."""
-        listed = places.tolist()
-
-        def taken(column: Any) -> Any:
-            return column[places] if isinstance(column, np.ndarray) else [column[i] for i in listed]
-
         return replace(
             self,
-            keys=taken(self.keys),
-            ids=taken(self.ids),
+            keys=picked(self.keys, places),
+            ids=picked(self.ids, places),
             offsets=self.offsets[places],
             times=self.times[places],
-            fields={name: taken(column) for name, column in self.fields.items()},
-            headers=None if self.headers is None else taken(self.headers),
+            fields={name: picked(column, places) for name, column in self.fields.items()},
+            headers=None if self.headers is None else picked(self.headers, places),
             bits=None if self.bits is None else self.bits[places],
             origin=None if self.origin is None else self.origin.at(places),
         )

@@ -198,6 +198,4 @@ def _too_long(batch: RecordBatch, i: int) -> DeadLetter:
 
 
 def _dead(batch: RecordBatch, i: int, code: str, reason: str) -> DeadLetter:
-    return DeadLetter(
-        batch.stream, batch.partition, int(batch.offsets[i]), batch.keys[i], batch.values[i], "decode", code, reason, ""
-    )
+    return DeadLetter.of(batch, i, "decode", code, reason, "")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from features.arrivals import picked
 from features.engine import Features, Folded
 from features.offline import OfflineEngine
 from features.round import Round, Segment, StreamColumns
@@ -200,7 +201,7 @@ def _of_key(columns: Round, name: str, key: Any, partition: int) -> tuple[Round,
             segments=(Segment(partition, 0, len(rows)),),
             offsets=stream.offsets[rows],
             times=stream.times[rows],
-            fields={field_: _taken(values, rows) for field_, values in stream.fields.items()},
+            fields={field_: picked(values, rows) for field_, values in stream.fields.items()},
             order=order,
         )
         for (stream, rows), order in zip(places, np.split(ranks, cuts), strict=True)
@@ -220,7 +221,3 @@ def _rows(columns: StreamColumns, name: str, key: Any, partition: int) -> np.nda
             return np.empty(0, dtype=np.int64)
         return found.start + np.array([row for row, value in enumerate(part) if value == key], dtype=np.int64)
     return found.start + np.flatnonzero(part == key)
-
-
-def _taken(values: Any, rows: np.ndarray) -> Any:
-    return [values[row] for row in rows.tolist()] if isinstance(values, list) else values[rows]

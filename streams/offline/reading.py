@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from features.arrivals import picked
 from streams.decoded import Decoded
 from streams.errors import UsageError
 from streams.offline.columns import OFFSET, PARTITION, TIMESTAMP, Columns, fields_of
@@ -100,11 +101,7 @@ def _pieces(wanted: Wanted, stream: int, rows: Rows, following: dict[int, int], 
 def _taken(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     if len(rows) == len(columns[TIME]):
         return columns
-    places = rows.tolist()
-    return {
-        name: [values[row] for row in places] if isinstance(values, list) else values[rows]
-        for name, values in columns.items()
-    }
+    return {name: picked(values, rows) for name, values in columns.items()}
 
 
 def _piece(

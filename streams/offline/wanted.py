@@ -48,16 +48,16 @@ def wanted_of(source: Source, stream: int, spec: FeatureSpec) -> Wanted:
     used = decoder_of(source, stream, replace(spec, given=frozenset()))
     numbers, texts = dict(used.numbers), set(used.texts)
     whole = integer_fields(source.event)
-    exact = {name for name in (source.key, source.id) if name in whole and used.numbers.get(name or "") is np.float64}
+    exact = set()
     for name in filter(None, (source.key, source.id)):
-        if name in whole:
-            numbers.setdefault(name, np.int64)
-        else:
+        if name not in whole:
             texts.add(name)
+        elif numbers.setdefault(name, np.int64) is np.float64:
+            exact.add(name)
     contract = used.contract if used.contract is not None and used.contract.keeps_out else None
     return Wanted(
         source.topic, source.event, source.key, source.id, source.time, source.max_skew_ms,
-        numbers, frozenset(texts), frozenset(used.inexact), contract, frozenset(filter(None, exact)),
+        numbers, frozenset(texts), frozenset(used.inexact), contract, frozenset(exact),
     )  # fmt: skip
 
 

@@ -9,14 +9,16 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined, unused-ignore]
 
 from loadtest.kafka import KafkaCluster
+from tests.faults.system import wait
 from tests.integration.tape import PARTITIONS
 from tests.integration.test_remote import (
     FREQUENT,
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.integration
 STAGES = 4
 EVENTS, PER_S = 500, 100
 """Of each stage: five seconds. Its fault comes after the first."""
+WITHIN_S = 120.0
 
 
 def test_events_hop_once_though_a_broker_dies_redis_is_emptied_and_an_owner_comes_back_from_the_dead(
@@ -54,7 +57,7 @@ def test_events_hop_once_though_a_broker_dies_redis_is_emptied_and_an_owner_come
         )
         with scoring, owner, other, tended(scoring, owner, other):
             for stage in range(STAGES):
-                until(lambda: all(works(worker) for worker in (scoring, owner, other)))
+                wait(lambda: all(w.works() for w in (scoring, owner, other)), WITHIN_S, lambda: "a worker is not ready")
                 some = events[stage * EVENTS : (stage + 1) * EVENTS]
                 load = threading.Thread(target=send, args=(kafka.address, f"{name}.payments", some, PER_S))
                 load.start()
@@ -69,7 +72,7 @@ def test_events_hop_once_though_a_broker_dies_redis_is_emptied_and_an_owner_come
                     redis_server.start()
                 elif stage == 2:
                     os.kill(owner.pid, signal.SIGSTOP)
-                    until(lambda: len(other.status().get("partitions", ())) == PARTITIONS)
+                    wait(partial(owns_all, other), WITHIN_S, lambda: "nobody took over")
                     os.kill(owner.pid, signal.SIGCONT)  # what it has in hand is not the other's
                 else:
                     for worker in (scoring, other):
@@ -103,15 +106,8 @@ def tended(*workers: Worker) -> Iterator[None]:
         thread.join()
 
 
-def works(worker: Worker) -> bool:
-    return worker.get("/health/ready")[0] == 200 and bool(worker.status().get("partitions"))
-
-
-def until(what: Callable[[], bool], within_s: float = 120.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+def owns_all(worker: Worker) -> bool:
+    return len(worker.status().get("partitions", ())) == PARTITIONS
 
 
 def leader(kafka: KafkaCluster, topic: str) -> int:

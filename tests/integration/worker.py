@@ -104,8 +104,12 @@ class Worker:
 
     def ready(self) -> Self:
         """Waits until /health/ready says so and partitions are owned."""
-        self.wait_for(lambda: self.get("/health/ready")[0] == 200 and bool(self.status().get("partitions")), READY_S)
+        self.wait_for(self.works, READY_S)
         return self
+
+    def works(self) -> bool:
+        """Whether it says that it is ready, and owns partitions."""
+        return self.get("/health/ready")[0] == 200 and bool(self.status().get("partitions"))
 
     def caught_up(self, within_s: float = 60.0) -> Self:
         """Waits until all that Kafka has by now of the worker's partitions is worked off, and the worker says so."""
