@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from features.arrivals import picked
 from features.spec import Category, Computed, FeatureSpec, Value, fields_read
 from streams.batches import WATERMARK_HEADER, RecordBatch, side_by_side
 from streams.contract import Contract
@@ -48,11 +49,14 @@ class _Bad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """What a pipeline uses of n records. times: int64 [n]; ids: None where the source has none."""
+    """What a pipeline uses of n records. times: int64 [n]; ids: None where the source has none; longest: bytes of the
+    longest record.
+    """
 
     times: np.ndarray
     ids: list[Any] | None
     fields: dict[str, Any]
+    longest: int
 
     def put(self, rows: np.ndarray, others: _Fields) -> None:
         """Gives the records `rows` what the `others` have."""
@@ -126,7 +130,7 @@ class Decoder:
     def prepare(self) -> None:
         """Compiles what it reads with, or reads what was compiled, before a round waits for it."""
         if self._flat is not None:
-            self._flat.read([b"{}"], np.array([2]))
+            self._flat.read([b"{}"])
 
     def decode_all(self, batches: Sequence[RecordBatch]) -> list[Decoded]:
         """`decode` of each; of few records at the price of one, where all of them are usable."""
@@ -137,12 +141,8 @@ class Decoder:
     def _together(self, batches: Sequence[RecordBatch]) -> list[Decoded] | None:
         """None where a record of them is not usable, or no event."""
         whole, dead = side_by_side(batches), list[DeadLetter]()
-        lengths = _lengths(whole.values)
-        if lengths is None:
-            return None
-        try:
-            decoded = self._columns(whole, self._read(whole.values, lengths), lengths, batches)
-        except Exception:  # whatever it is, it is found again and named record by record
+        decoded = self._at_once(whole, batches)
+        if decoded is None:
             return None
         decoded = self._ruled(whole, decoded, dead)
         if dead:
@@ -159,20 +159,25 @@ class Decoder:
         marks: list[tuple[int, int]] = []
         dead: list[DeadLetter] = []
         whole = batch
-        lengths = _lengths(batch.values)
-        if lengths is None:
+        decoded = self._at_once(batch, [batch])
+        if decoded is None and None in batch.values:
             batch = self._without_marks(batch, marks, dead)
-            lengths = _sizes(batch.values)
-        try:
-            decoded = self._columns(batch, self._read(batch.values, lengths), lengths, [batch])
-        except Exception:  # whatever it is, it is found again and named record by record
+            decoded = self._at_once(batch, [batch])
+        if decoded is None:
             batch, events = self._one_by_one(batch, dead)
-            decoded = self._columns(batch, self._of_events(events), _sizes(batch.values), [batch])
+            decoded = self._columns(batch, self._of_events(events, batch.values), [batch])
         decoded = self._ruled(batch, decoded, dead)
         decoded.next_offset = whole.next_offset
         decoded.dead = sorted(dead, key=attrgetter("offset"))
         decoded.marks = marks
         return decoded
+
+    def _at_once(self, batch: RecordBatch, parts: Sequence[RecordBatch]) -> Decoded | None:
+        """None where a record is not usable, or no event. parts: by partition."""
+        try:
+            return self._columns(batch, self._read(batch.values), parts)
+        except Exception:  # whatever it is, it is found again and named record by record
+            return None
 
     def _flat_of(self, source: Source) -> FlatJson | None:
         """What reads most records without msgspec; None where it does not give all that the pipeline wants of them."""
@@ -185,19 +190,20 @@ class Decoder:
             numbers[source.id] = np.int64
         return flat_json(source.event, numbers=numbers, texts=texts)
 
-    def _read(self, values: Sequence[Any], lengths: np.ndarray) -> _Fields:
+    def _read(self, values: Sequence[Any]) -> _Fields:
         """Raises _Bad, or what msgspec, the codec or a conversion raises, if any of the records is unusable."""
         if self._codec is not None:
-            return self._of_events(self._codec.events(values))
-        found = None if self._flat is None else self._flat.read(values, lengths)
+            return self._of_events(self._codec.events(values), values)
+        found = None if self._flat is None else self._flat.read(values)
         if found is None or 2 * len(found.odd) > len(values):
-            return self._of_events(list(map(self._decode, values)))
+            return self._of_events(list(map(self._decode, values)), values)
         fields = self._of_flat(found)
         if len(found.odd):
-            fields.put(found.odd, self._of_events([self._decode(values[row]) for row in found.odd.tolist()]))
+            odd = picked(values, found.odd)
+            fields.put(found.odd, self._of_events(list(map(self._decode, odd)), odd))
         return fields
 
-    def _of_events(self, events: list[Any]) -> _Fields:
+    def _of_events(self, events: list[Any], values: Sequence[Any]) -> _Fields:
         times = np.array(list(map(self._time, events)), dtype=np.int64)
         ids = None if self._id is None else list(map(self._id, events))
         if ids is not None and not (self._id_is_text and None not in ids):
@@ -209,7 +215,7 @@ class Decoder:
             self._refuse_nan(events, fields)
         for name, get in self._texts:
             fields[name] = list(map(get, events))
-        return _Fields(times, ids, fields)
+        return _Fields(times, ids, fields, max(map(len, values), default=0))
 
     def _of_flat(self, found: Read) -> _Fields:
         times, numbers = found.numbers[self._source.time], found.numbers
@@ -218,7 +224,7 @@ class Decoder:
             name = self._source.id
             ids = found.texts[name] if self._id_is_text else list(map(str, numbers[name].tolist()))
         fields: dict[str, Any] = {name: numbers[name].astype(dtype, copy=False) for name, _, dtype in self._numbers}
-        return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts})
+        return _Fields(times, ids, fields | {name: found.texts[name] for name, _ in self._texts}, found.longest)
 
     def _ruled(self, batch: RecordBatch, decoded: Decoded, dead: list[DeadLetter]) -> Decoded:
         if self.contract is None:
@@ -227,23 +233,18 @@ class Decoder:
         decoded.fields = {name: column for name, column in decoded.fields.items() if name not in self._hidden}
         return decoded
 
-    def _columns(
-        self, batch: RecordBatch, found: _Fields, lengths: np.ndarray, parts: Sequence[RecordBatch]
-    ) -> Decoded:
-        """Raises _Bad if any of the records is unusable. lengths: of their values; parts: by partition."""
+    def _columns(self, batch: RecordBatch, found: _Fields, parts: Sequence[RecordBatch]) -> Decoded:
+        """Raises _Bad if any of the records is unusable, TypeError where one has no key. parts: by partition."""
         times, fields = found.times, found.fields
         if len(times):
             ahead = np.maximum.reduce(times - batch.timestamps) > self._source.max_skew_ms
             if ahead or np.minimum.reduce(times) < 0 or np.maximum.reduce(times) > MAX_EXACT:
                 raise _Bad("time", "out_of_bounds")
-        keys = _lengths(batch.keys)
-        if keys is None:
-            raise _Bad("key", "null")
-        if np.maximum.reduce(keys, initial=0) > MAX_KEY_CHARS:
+        if max(map(len, batch.keys), default=0) > MAX_KEY_CHARS:  # type: ignore[arg-type]
             raise _Bad("key", "too_long")
         ids = [place for part in parts for place in self._places(part)] if found.ids is None else found.ids
         # A text is never longer than the value that it comes in.
-        if np.maximum.reduce(lengths, initial=0) > MAX_KEY_CHARS:
+        if found.longest > MAX_KEY_CHARS:
             texts = [ids, *(filter(None, fields[name]) for name, _ in self._texts)]
             if any(max(map(len, column), default=0) > MAX_KEY_CHARS for column in texts):
                 raise _Bad("key", "too_long")
@@ -377,18 +378,6 @@ def decoder_of(source: Source, stream: int, spec: FeatureSpec, codec: Codec | No
         contract=contract,
         hidden=hidden,
     )
-
-
-def _lengths(given: Sequence[bytes | None]) -> np.ndarray | None:
-    """int64 [n]; None where one of them is. To look for it alone would touch each of them once more."""
-    try:
-        return _sizes(given)
-    except TypeError:
-        return None
-
-
-def _sizes(given: Sequence[Any]) -> np.ndarray:
-    return np.fromiter(map(len, given), np.int64, len(given))
 
 
 def _watermark(batch: RecordBatch, i: int) -> int | None:

@@ -33,8 +33,8 @@ _TYPES: list[tuple[msgspec.inspect.Type, int]] = [
 
 _UNREAD, _INTS, _FLOATS, _TEXTS = range(4)
 _MOST_FIELDS = 64
-_END = b"\0" * 8
-"""Ends every loop over what is read, and leaves room to look a word ahead."""
+_END = b"\0"
+"""Behind every record; none that is JSON holds one, so that it ends every loop over what is read."""
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _COLON, _COMMA = b'"\\{}:,'
 _MINUS, _PLUS, _POINT, _ZERO, _NINE, _SMALL_E, _BIG_E = b"-+.09eE"
 _T, _F, _N, _SPACE, _NEWLINE, _RETURN, _TAB = b"tfn \n\r\t"
@@ -51,11 +51,13 @@ class Read:
     """n records' columns, in which the rows `odd` (int64, rising) hold nothing yet.
 
     numbers: int64 or float64 [n] by field, NaN for null; texts: list [n] by field.
+    longest: bytes of the longest record.
     """
 
     numbers: dict[str, np.ndarray]
     texts: dict[str, list[str | None]]
     odd: np.ndarray
+    longest: int
 
 
 class FlatJson:
@@ -82,17 +84,19 @@ class FlatJson:
             np.array([field.default for field in fields]),
         )
 
-    def read(self, values: Sequence[bytes], lengths: np.ndarray) -> Read:
-        """The columns of the records `values`, of as many bytes as `lengths` say (int64 [n])."""
+    def read(self, values: Sequence[bytes]) -> Read | None:
+        """The columns of the records `values`; None where some hold a zero byte. TypeError where some are None."""
         n = len(values)
-        text = b"".join((*values, _END))
+        text = _END.join((*values, b""))
         ints, floats = np.zeros((len(self._ints), n), dtype=np.int64), np.zeros((len(self._floats), n))
         spans = np.zeros((len(self._texts), 2, n), dtype=np.int64)
         odd = np.zeros(n, dtype=np.bool_)
         hard = np.empty((len(self._floats) * n, 4), dtype=np.int64)
         found = np.frombuffer(text, dtype=np.uint8)
         columns = ints, floats, spans
-        count = _read(found, np.cumsum(lengths), *self._table, *columns, hard, odd)
+        count, longest = _read(found, *self._table, *columns, hard, odd)
+        if count < 0:
+            return None
         for place, row, start, stop in hard[:count].tolist():
             floats[place, row] = number = float(text[start:stop])
             odd[row] |= math.isinf(number)
@@ -100,6 +104,7 @@ class FlatJson:
             dict(zip(self._ints, ints, strict=True)) | dict(zip(self._floats, floats, strict=True)),
             {name: _cut(found, of_field) for name, of_field in zip(self._texts, spans, strict=True)},
             np.flatnonzero(odd),
+            longest,
         )
 
 
@@ -194,9 +199,9 @@ def _lay_out(text: np.ndarray, spans: np.ndarray, out: np.ndarray) -> int:
 
 
 @njit(inline="always", error_model="numpy")
-def _blank(text: np.ndarray, at: np.uintp, stop: np.uintp) -> np.uintp:
-    """The first place from `at` on that holds no white space, or `stop`."""
-    while (text[at] == _SPACE or text[at] == _NEWLINE or text[at] == _RETURN or text[at] == _TAB) and at < stop:
+def _blank(text: np.ndarray, at: np.uintp) -> np.uintp:
+    """The first place from `at` on that holds no white space."""
+    while text[at] == _SPACE or text[at] == _NEWLINE or text[at] == _RETURN or text[at] == _TAB:
         at += np.uintp(1)
     return at
 
@@ -247,7 +252,6 @@ def _divided(mantissa: np.uint64, power: np.int64) -> float:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _read(
     text: np.ndarray,
-    stops: np.ndarray,
     names: np.ndarray,
     cuts: np.ndarray,
     accepts: np.ndarray,
@@ -260,27 +264,27 @@ def _read(
     spans: np.ndarray,
     hard: np.ndarray,
     odd: np.ndarray,
-) -> int:
-    """Reads the records that end at `stops`. By field: where its name is in `names`, what it accepts, its kind of
-    column, its place among those, whether it must be there, and its number where it is not.
+) -> tuple[int, int]:
+    """Reads the records of `text`, each with a zero byte behind it. By field: where its name is in `names`, what it
+    accepts, its kind of column, its place among those, whether it must be there, and its number where it is not.
 
-    hard: int64 [·, 4], place, row, begin and end of numbers that take more to read; returns how many there are.
+    hard: int64 [·, 4], place, row, begin and end of numbers that take more to read. Returns how many there are, and the
+    bytes of the longest record; -1 and 0 where there are more zero bytes than records.
     """
     one = np.uintp(1)
     everything = np.uint64(0)
     for field in range(len(accepts)):
         everything |= np.uint64(1) << np.uint64(field)
-    count = 0
+    count, longest = 0, 0
     begin = np.uintp(0)
-    for row in range(len(stops)):
+    for row in range(len(odd)):
         before = count
-        stop = np.uintp(stops[row])
         seen = np.uint64(0)
         expected = 0
         fine = False
-        at = _blank(text, begin, stop)
-        if begin < stop and text[at] == _OPEN:
-            at = _blank(text, at + one, stop)
+        at = _blank(text, begin)
+        if text[at] == _OPEN:
+            at = _blank(text, at + one)
             more = text[at] != _CLOSE
             fine = True
             while more:
@@ -305,10 +309,10 @@ def _read(
                         if np.uintp(length) == at - start and _is(text, start, length, names, cuts[other]):
                             field = other
                             break
-                at = _blank(text, at + one, stop)
+                at = _blank(text, at + one)
                 if text[at] != _COLON:
                     break
-                at = _blank(text, at + one, stop)
+                at = _blank(text, at + one)
                 allowed, kind, place = _ANY, _UNREAD, 0
                 if field >= 0:
                     bit = np.uint64(1) << np.uint64(field)
@@ -399,13 +403,14 @@ def _read(
                         spans[place, 0, row] = spans[place, 1, row] = -1
                 else:
                     break
-                at = _blank(text, at, stop)
+                at = _blank(text, at)
                 fine = text[at] == _CLOSE
                 more = text[at] == _COMMA
                 if more:
-                    at = _blank(text, at + one, stop)
+                    at = _blank(text, at + one)
             at += one
-        if fine and _blank(text, at, stop) == stop:
+        end = _blank(text, at) if fine else begin
+        if fine and text[end] == 0:
             if seen != everything:
                 for field in range(len(accepts)):
                     if seen >> np.uint64(field) & np.uint64(1):
@@ -424,5 +429,8 @@ def _read(
             count = before
             for place in range(spans.shape[0]):
                 spans[place, 0, row] = spans[place, 1, row] = 0
-        begin = stop
-    return count
+            while text[end] != 0:
+                end += one
+        longest = max(longest, int(end - begin))
+        begin = end + one
+    return (count, longest) if begin == np.uintp(len(text)) else (-1, 0)

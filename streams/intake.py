@@ -257,12 +257,11 @@ class Intake:
 
     def _poll(self, messages: list[Message], polled_ns: int) -> Poll:
         ends: list[End] = []
-        errors = list(map(Message.error, messages))
-        if any(errors):
-            for message, error in zip(messages, errors, strict=True):
-                if error is not None:
+        if any(map(Message.error, messages)):
+            for message in messages:
+                if (error := message.error()) is not None:
                     self._on_error(message, error, ends)
-            messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
+            messages = [message for message in messages if message.error() is None]
         batches = [
             batch_of(stream, partition, group, polled_ns, self._generations[partition])
             for (stream, partition), group in by_place(messages, self._streams).items()

@@ -6,7 +6,6 @@ is copied byte by byte, so that the cost of a line is that of its bytes.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,13 @@ ITEMS, ROWS, PIECES = range(3)
 """How a column's text is cut: the values of a JSON array, however nested; its inner arrays whole; or by newlines."""
 
 _OPEN, _CLOSE, _COMMA, _QUOTE, _BACKSLASH, _NEWLINE = b'[],"\\\n'
+_WORD = 8
+"""Bytes that are copied at once, some of them beyond what was to be copied: so many must be there."""
+_PAD = b"\0" * _WORD
+_BLOCK = 256
+"""Lines that are laid out together, each in as much room: an uncommonly long one makes these alone wide."""
+_SPARE = 32
+"""Bytes that a line may be longer than they are on average before there is too little room."""
 
 
 class Column(NamedTuple):
@@ -38,44 +44,46 @@ def lines(fixed: Sequence[bytes], holes: Sequence[int], columns: Sequence[Column
     """
     if len(fixed) != len(holes) + 1:
         raise ValueError(f"{len(holes)} holes need {len(holes) + 1} fixed texts, not {len(fixed)}")
-    if not n:
-        return []
-    text = b"".join(column.text for column in columns)
-    around = b"".join(fixed)
+    texts = [column.text for column in columns]
+    text, around = b"".join((*texts, _PAD)), b"".join((*fixed, _PAD))
+    columns_text, kinds = np.frombuffer(text, dtype=np.uint8), np.array([c.kind for c in columns], dtype=np.int64)
     # An inner array is told from the outer one by beginning behind its bracket.
-    starts = itertools.accumulate((len(column.text) for column in columns[:-1]), initial=0)
-    cursors = [at + (column.kind == ROWS) for at, column in zip(starts, columns, strict=True)]
-    out = np.empty(len(text) + n * (len(around) + 1), dtype=np.uint8)
-    filled = _fill(
-        np.frombuffer(text, dtype=np.uint8),
-        np.array(cursors, dtype=np.int64),
-        np.array([column.kind for column in columns], dtype=np.int64),
-        np.array(holes, dtype=np.int64),
-        np.frombuffer(around, dtype=np.uint8),
-        np.array(list(itertools.accumulate(map(len, fixed))), dtype=np.int64),
-        out,
-        n,
-    )
-    return out[: filled - 1].tobytes().split(b"\n")
+    cursors = np.cumsum([0, *map(len, texts)])[:-1] + (kinds == ROWS)
+    fixed_text, ends = np.frombuffer(around, dtype=np.uint8), np.cumsum(list(map(len, fixed)))
+    usual = width = len(around) + len(text) // max(n, 1) + _SPARE
+    found: list[bytes] = []
+    while len(found) < n:
+        out = np.empty(min(_BLOCK, n - len(found)) * width + _WORD, dtype=np.uint8)
+        after = cursors.copy()
+        if _fill(columns_text, after, kinds, np.array(holes, dtype=np.int64), fixed_text, ends, out, width):
+            # numpy makes them faster than a cut by newlines; no line ends with a zero byte.
+            found += out[:-_WORD].view(f"S{width}").tolist()
+            cursors, width = after, usual
+        else:
+            width *= 2
+    return found
 
 
 def compile_lines() -> None:
     """Compiles, or reads what was compiled, before a round waits for it."""
     lines([b"", b""], [0], [Column(b"[0]", ITEMS)], 1)
-    plain([b""])
+    plain(pieces([b""]), 1)
 
 
-def plain(texts: Sequence[bytes]) -> bool:
-    """Whether all of `texts` stand for themselves in a JSON string: printable ASCII without quotes and backslashes."""
-    return bool(_plain(np.frombuffer(b"".join(texts), dtype=np.uint8)))
+def plain(column: Column, n: int) -> bool:
+    """Whether all `n` texts of a column of pieces stand for themselves in a JSON string: printable ASCII without quotes
+    and backslashes.
+    """
+    return bool(_plain(np.frombuffer(column.text, dtype=np.uint8), n))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _plain(text: np.ndarray) -> bool:
-    odd = 0
+def _plain(text: np.ndarray, n: int) -> bool:
+    odd, newlines = 0, 0
     for byte in text:
         odd += (byte < 0x20) | (byte > 0x7E) | (byte == _QUOTE) | (byte == _BACKSLASH)
-    return odd == 0
+        newlines += byte == _NEWLINE
+    return odd == newlines == n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -87,19 +95,21 @@ def _fill(
     fixed: np.ndarray,
     fixed_ends: np.ndarray,
     out: np.ndarray,
-    n: int,
-) -> int:
-    """text, fixed, out: uint8. cursors: where each column goes on; fixed_ends: of fixed texts. Each of the `n` lines
-    ends with a newline, and holds no other; returns where the last one ends.
+    width: int,
+) -> bool:
+    """Lays the lines for which `out` has room into it, each in `width` bytes with zeros behind it; False where one
+    takes more.
+
+    text, fixed, out: uint8, with a word to spare at their ends. cursors: where each column goes on; fixed_ends: of
+    fixed texts.
     """
-    at = np.uintp(0)
     one = np.uintp(1)
-    for _ in range(n):
+    for line in range(len(out) // width):
+        at = np.uintp(line * width)
+        limit = at + np.uintp(width)
         begin = np.uintp(0)
         for hole in range(len(holes)):
             stop = np.uintp(fixed_ends[hole])
-            at = _copy(fixed, begin, stop, out, at)
-            begin = stop
             column = holes[hole]
             start, kind = np.uintp(cursors[column]), kinds[column]
             if kind == PIECES:
@@ -127,16 +137,33 @@ def _fill(
                     while text[end] != _COMMA and text[end] != _CLOSE:
                         end += one
                 cursors[column] = end
+            if at + (stop - begin) + (end - start) > limit:
+                return False
+            at = _copy(fixed, begin, stop, out, at)
             at = _copy(text, start, end, out, at)
-        at = _copy(fixed, begin, np.uintp(len(fixed)), out, at)
-        out[at] = _NEWLINE
-        at += one
-    return int(at)
+            begin = stop
+        stop = np.uintp(fixed_ends[len(holes)])
+        if at + (stop - begin) > limit:
+            return False
+        at = _copy(fixed, begin, stop, out, at)
+        while at < limit:
+            out[at] = 0
+            at += one
+    return True
 
 
 @njit(inline="always", error_model="numpy")
 def _copy(text: np.ndarray, start: np.uintp, stop: np.uintp, out: np.ndarray, at: np.uintp) -> np.uintp:
-    """text[start:stop] to out[at:]; returns where it ends. Places are unsigned: signed ones would be checked."""
-    for i in range(stop - start):
-        out[at + np.uintp(i)] = text[start + np.uintp(i)]
-    return at + (stop - start)
+    """text[start:stop] to out[at:], and up to a word less one byte beyond; returns where it ends. Places are unsigned:
+    signed ones would be checked.
+    """
+    end = at + (stop - start)
+    while at < end:
+        word = np.uint64(0)
+        for byte in range(_WORD):  # one load, and one store
+            word |= np.uint64(text[start + np.uintp(byte)]) << np.uint64(8 * byte)
+        for byte in range(_WORD):
+            out[at + np.uintp(byte)] = np.uint8(word >> np.uint64(8 * byte) & np.uint64(0xFF))
+        start += np.uintp(_WORD)
+        at += np.uintp(_WORD)
+    return end

@@ -94,10 +94,13 @@ class _Line:
 
 
 def _key(line: _Line, keys: Sequence[bytes | None]) -> None:
-    given = [key for key in keys if key is not None]
-    if len(given) == len(keys) and plain(given):
+    try:
+        column = pieces(keys)  # type: ignore[arg-type]
+    except TypeError:  # a null among them
+        column = None
+    if column is not None and plain(column, len(keys)):
         line.text(b'"')
-        line.column(pieces(given))
+        line.column(column)
         line.text(b'"')
     else:
         line.column(_texts([None if key is None else key.decode("utf-8", "replace") for key in keys]))
