@@ -17,21 +17,18 @@ import structlog
 from features.arrivals import scored_fields, scored_records, scored_times
 from features.codec import CodecError
 from features.engine import FeatureEngine, Features
-from features.partitioner import partition_of
 from features.spec import Columns
 from features.store import Refused, StoreUnavailable
 from models.scorer import Scores
 from monitors.conditions import bits_of, mask_of
 from monitors.metrics import Metrics
 from streams.balance import Balance
-from streams.batches import Headers, Poll, RecordBatch
+from streams.batches import Headers, Poll
 from streams.breaker import Breaker
 from streams.commit import Committer
 from streams.contract import Marks
-from streams.decode import decoder_of
-from streams.decoded import DeadLetter, Decoded
+from streams.decoding import Decoding
 from streams.deployments import Serving
-from streams.hop import Origin, beginning, unframed, with_origin
 from streams.inference import Inference
 from streams.intake import Intake
 from streams.lane import Take
@@ -43,7 +40,6 @@ from streams.parts import Part
 from streams.predictions import DEGRADED, PredictionEncoder
 from streams.remote_reads import Reads, RemoteReads
 from streams.rounds import ScoredRows, Work, assemble
-from streams.schemas.awaited import AwaitedSchemas
 from streams.sending_on import Onward, SendingOn
 from streams.stopwatch import Stopwatch
 from streams.tally import Tally
@@ -55,10 +51,6 @@ log = structlog.get_logger(__name__)
 
 _RELIEF_S, _RELIEFS = 1.0, 30
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0)
-_SAMPLE = 100
-
-Opened = tuple[RecordBatch, Origin | None, list[DeadLetter]]
-"""A batch of the source's own records, where they came from, and the dead among them."""
 
 
 class Scoring:
@@ -81,9 +73,8 @@ class Scoring:
         committer: Committer,
         metrics: Metrics,
         tracer: Tracer,
-        partitions: int,
+        decoding: Decoding,
         *,
-        schemas: AwaitedSchemas,
         goes_on_without_store: bool,
         remote: RemoteReads | None = None,
         progress: OwnerProgress | None = None,
@@ -101,14 +92,8 @@ class Scoring:
         self._inference = Inference(serving, metrics)
         self._committer, self._sending = committer, committer.sending
         self._gate, self._metrics, self._tracer = gate, metrics, tracer
+        self.decoding = decoding
         self._topics = [source.topic for source in pipeline.sources]
-        self.schemas = schemas
-        self._decoders = [
-            decoder_of(source, s, pipeline.spec, codec)
-            for s, (source, codec) in enumerate(zip(pipeline.sources, schemas.codecs, strict=True))
-        ]
-        for decoder in self._decoders:
-            decoder.prepare()
         self._encoder = PredictionEncoder(part.declared.lead.topic, pipeline.spec.names)
         self._rules = pipeline.rules
         self._features_that_withhold = mask_of(pipeline.rules, "withhold")
@@ -121,20 +106,15 @@ class Scoring:
         self._tally = Tally(metrics, self._topics, self.violations)
         self._parity = ParitySample(pipeline, metrics)
         self._balance = Balance(intake, self._topics, metrics)
-        self._partitions = partitions
-        self._seen: set[tuple[int, int]] = set()
-        self._decoding: Stage = ("decode", 0, 0)  # of the last poll, monotonic
+        self._decode_stage: Stage = ("decode", 0, 0)  # of the last poll, monotonic
 
     async def work(self, poll: Poll) -> None:
         """Decodes a poll, then works off all that the lanes give."""
-        opened = [self._opened(batch) for batch in poll.batches]
-        await self.schemas.ready([batch for batch, *_ in opened])
-        began_ns = time.monotonic_ns()
-        decoded = self._decode(opened)
-        self._decoding = ("decode", began_ns, time.monotonic_ns())
+        decoded = await self.decoding.of(poll.batches)
+        self._decode_stage = ("decode", decoded.began_ns, decoded.ended_ns)
         async with self._gate:
             lanes = self._ownership.lanes
-            for generation, batch in decoded:
+            for generation, batch in decoded.batches:
                 lane = lanes.get(batch.partition)
                 if lane is not None and lane.generation == generation:
                     lane.add(batch)
@@ -166,50 +146,6 @@ class Scoring:
                 return
             self._metrics.inc("weir_cache_waits_total")
             await self._committer.relieve(_RELIEF_S)
-
-    def _opened(self, batch: RecordBatch) -> Opened:
-        """The records of the source in a batch, and where they came from, if that goes on or came along."""
-        if self._part.group is not None:
-            return unframed(batch, self._part.carried)
-        if self._part.sends_to and batch.stream == 0:
-            return beginning(batch)
-        return batch, None, []
-
-    def _decode(self, opened: Sequence[Opened]) -> list[tuple[int, Decoded]]:
-        """Each batch's columns, with the generation of its partition's reading."""
-        began = time.perf_counter()
-        found = []
-        for stream, decoder in enumerate(self._decoders):
-            mine = [one for one in opened if one[0].stream == stream]
-            for (batch, origin, dead), decoded in zip(mine, decoder.decode_all([o[0] for o in mine]), strict=True):
-                if (stream, batch.partition) not in self._seen and self._part.group is None:
-                    self._check_partitioner(batch)
-                if origin is not None:
-                    with_origin(decoded, batch, origin, dead)
-                    if self._part.group is not None and self._pipeline.lead.id is None:
-                        decoded.ids = self._places(decoded)
-                found.append((batch.generation, decoded))
-        self._metrics.observe("weir_stage_seconds", time.perf_counter() - began, stage="decode")
-        return found
-
-    def _check_partitioner(self, batch: RecordBatch) -> None:
-        """Whoever reads features by key must know where the producers put it."""
-        self._seen.add((batch.stream, batch.partition))
-        source = self._pipeline.sources[batch.stream]
-        strays = sum(
-            partition_of(key, self._partitions, source.partitioner) != batch.partition
-            for key in batch.keys[:_SAMPLE]
-            if key is not None
-        )
-        if strays:
-            log.warning(
-                "records are not in the partitions of their keys: reads by key will miss them",
-                source=source.topic,
-                partition=batch.partition,
-                strays=f"{strays} of {min(len(batch), _SAMPLE)}",
-                declared=source.partitioner,
-                mend='declare Source(partitioner="murmur2") for Java producers, "crc32" for librdkafka\'s',
-            )
 
     async def _rounds(self) -> bool:
         """Rounds until the lanes are empty; False if the store does not answer. Nothing is lost: lanes keep it."""
@@ -289,7 +225,7 @@ class Scoring:
     def _sent(self, clock: Stopwatch, spans: Spans) -> None:
         """A round's outputs are handed over: how long each stage took."""
         clock.mark("produce")
-        self._tracer.end(spans, [clock.wall(self._decoding), *clock.stages()])
+        self._tracer.end(spans, [clock.wall(self._decode_stage), *clock.stages()])
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
 
@@ -350,13 +286,6 @@ class Scoring:
         order = np.argsort(rows.partitions, kind="stable")
         places = order.tolist()
         return rows.at(order), [values[i] for i in places], None if traces is None else [traces[i] for i in places]
-
-    def _places(self, decoded: Decoded) -> list[str]:
-        """What names events without an id: where they stand in their source."""
-        assert decoded.origin is not None
-        prefix = self._part.declared.lead.topic
-        pairs = zip(decoded.origin.partitions.tolist(), decoded.origin.offsets.tolist(), strict=True)
-        return [f"{prefix}-{partition}-{offset}" for partition, offset in pairs]
 
     def _acknowledge(self, work: Work) -> None:
         for take in work.takes:

@@ -117,7 +117,7 @@ class Vitals:
             "store": self._ownership.waiting
             or (scoring.waiting if scoring else "")
             or (committer.store_away if committer else ""),
-            "schemas": scoring.schemas.waiting if scoring else "",
+            "schemas": scoring.decoding.schemas.waiting if scoring else "",
             "recovering": self._ownership.recovering,
         }
         found = {name: reason for name, reason in reasons.items() if reason}

@@ -23,6 +23,7 @@ from models.errors import ModelRefused
 from monitors.metrics import Metrics
 from streams.batches import Poll
 from streams.commit import Committer
+from streams.decoding import Decoding
 from streams.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from streams.deployments import DeploymentReader, Serving
 from streams.embedded import find_embedded, start_embedded
@@ -224,6 +225,7 @@ class Worker:
         committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned, progress)
         self._ownership.connect(intake, offsets, outputs, committer, partitions)
         self._intake, self._offsets, self._committer = intake, offsets, committer
+        decoding = Decoding(self.part, self._schemas, self.metrics, partitions)
         self._scoring = Scoring(
             self.part,
             self._engine,
@@ -235,8 +237,7 @@ class Worker:
             committer,
             self.metrics,
             self._tracer,
-            partitions,
-            schemas=self._schemas,
+            decoding,
             goes_on_without_store=self.settings.on_store_away == "local",
             remote=RemoteReads(self.part, self._remote_store, partitions) if self.part.read else None,
             progress=self._progress,
