@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 _INLINE_S = 0.001
 """How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
+_FORGETS = 1.5
+"""By how much a model may be slower than it was before that is believed: once, it says more of the machine."""
 
 Alert = dict[str, str | None]
 
@@ -30,7 +32,7 @@ class Inference:
     def __init__(self, serving: Serving, metrics: Metrics) -> None:
         self._serving, self._metrics = serving, metrics
         self._timed: Scorer | None = None
-        self._row_s = math.inf  # of what `_timed` took last, padding included
+        self._took_s: dict[int, float] = {}  # by `_timed`, by the rows that it was asked for, padding included
         self.alerts: list[Alert] = []
 
     async def score(self, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores | None:
@@ -50,16 +52,18 @@ class Inference:
     async def _scores(self, scorer: Scorer, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores:
         """In a thread, unless it is over sooner than the way there and back would take. Raises ModelFailed."""
         if scorer is not self._timed:
-            self._timed, self._row_s = scorer, math.inf
+            self._timed, self._took_s = scorer, {}
         rows = asked(len(matrix))
+        # More rows take no less: a size that is not known is expected to take what the next known one takes.
+        expected_s = min((took_s for size, took_s in self._took_s.items() if size >= rows), default=math.inf)
 
         def score() -> Scores:
             began = time.perf_counter()
             found = scorer.score(matrix, keys)
-            self._row_s = (time.perf_counter() - began) / rows
+            self._took_s[rows] = min(time.perf_counter() - began, self._took_s.get(rows, math.inf) * _FORGETS)
             return found
 
-        return score() if self._row_s * rows < _INLINE_S else await asyncio.to_thread(score)
+        return score() if expected_s < _INLINE_S else await asyncio.to_thread(score)
 
     async def _score_by_previous(
         self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,8 @@ PAYMENTS = Source("payments", Payment, key="user", time="ts")
 SPEC = Pipeline("p", score=PAYMENTS, features=[PAYMENTS.field("amount")], model="fraud").spec
 ROWS = np.full((64, 1), 7, np.float32)
 KEYS = [str(i).encode() for i in range(64)]
+MANY = np.full((512, 1), 7, np.float32)
+KEYS_OF_MANY = [str(i).encode() for i in range(512)]
 
 
 def failing() -> bytes:
@@ -126,8 +129,14 @@ async def test_only_what_the_model_is_slow_at_goes_to_a_thread(
         return call()
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    clock = iter([0.0, 0.0005, 0.0, 0.0005, 0.0, 0.1, 0.0, 0.0005])  # begin and end of four calls
+    took_s = iter([0.0005, 0.0005, 0.1, 0.1, 0.0005, 0.0005, 0.0005, 0.5])
+    clock = itertools.chain.from_iterable((0.0, took) for took in took_s)
     monkeypatch.setattr("streams.inference.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    for rows in (2, 64, 64, 2):  # the first is not known; 64 take as long as 2, so they stay; a slow one is seen
-        await models.inference.score(ROWS[:rows], KEYS[:rows])
-    assert len(threads) == 2
+    in_threads = []
+    # Not known; 64 take as long as 2; slow once, it stays, and slow twice not; fast again, it comes back. More rows are
+    # not known, and then fewer than those are.
+    for rows in (2, 64, 64, 64, 64, 2, 500, 200):
+        before = len(threads)
+        await models.inference.score(MANY[:rows], KEYS_OF_MANY[:rows])
+        in_threads.append(len(threads) > before)
+    assert in_threads == [True, False, False, False, True, False, True, False]
