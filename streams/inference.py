@@ -54,8 +54,9 @@ class Inference:
         if scorer is not self._timed:
             self._timed, self._took_s = scorer, {}
         rows = asked(len(matrix))
-        # More rows take no less: a size that is not known is expected to take what the next known one takes.
-        expected_s = min((took_s for size, took_s in self._took_s.items() if size >= rows), default=math.inf)
+        # Fewer rows take no more, and more rows no more than as often as they are more.
+        known = self._took_s.items()
+        expected_s = min((took_s * max(1.0, rows / size) for size, took_s in known), default=math.inf)
 
         def score() -> Scores:
             began = time.perf_counter()

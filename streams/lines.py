@@ -1,7 +1,7 @@
 """JSON lines from columns: the texts of whole columns, made at once, are cut and laid into lines by compiled code.
 
 A line is fixed text with holes; each hole takes the next value of a column. What stands in a hole is JSON already and
-is copied byte by byte, so that the cost of a line is that of its bytes.
+is copied as it is, so that the cost of a line is that of its bytes.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_what_was_read_elsewhere_or_anew_stays_apart(messages: list[Message]) ->
     poll.take_in(Poll(batches[1:], []))
     assert poll.batches == batches
     assert all(batch.headers is None for batch in poll.batches)
+
+
+@given(st.sets(st.integers(0, 2**40), min_size=1) | st.integers(0, 9).map(lambda n: range(5, 6 + n)))
+def test_offsets_are_those_of_the_records_with_gaps_and_without(offsets: Collection[int]) -> None:
+    records = [
+        Message(topic="t", partition=2, offset=offset, key=b"k", value=b"v", timestamp=(1, 7))
+        for offset in sorted(offsets)
+    ]
+    assert batch_of(0, 2, records, polled_ns=5, generation=1).offsets.tolist() == sorted(offsets)
 
 
 def offsets_of(poll: Poll) -> list[int]:
