@@ -275,7 +275,7 @@ def _read(
     everything = np.uint64(0)
     for field in range(len(accepts)):
         everything |= np.uint64(1) << np.uint64(field)
-    count, longest = 0, 0
+    count, longest = 0, np.int64(0)
     begin = np.uintp(0)
     for row in range(len(odd)):
         before = count
@@ -431,6 +431,6 @@ def _read(
                 spans[place, 0, row] = spans[place, 1, row] = 0
             while text[end] != 0:
                 end += one
-        longest = max(longest, int(end - begin))
+        longest = max(longest, np.int64(end - begin))
         begin = end + one
-    return (count, longest) if begin == np.uintp(len(text)) else (-1, 0)
+    return (count, int(longest)) if begin == np.uintp(len(text)) else (-1, 0)

@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 _INLINE_S = 0.001
 """How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
 _FORGETS = 1.5
-"""By how much a model may be slower than it was before that is believed: once, it says more of the machine."""
+"""By how much a model may be slower than it was before that is believed. Slow once, it says more of the machine; slow
+twice, it goes to a thread.
+"""
 
 Alert = dict[str, str | None]
 
@@ -54,17 +56,24 @@ class Inference:
         if scorer is not self._timed:
             self._timed, self._took_s = scorer, {}
         rows = asked(len(matrix))
-        # Fewer rows take no more, and more rows no more than as often as they are more.
-        known = self._took_s.items()
-        expected_s = min((took_s * max(1.0, rows / size) for size, took_s in known), default=math.inf)
+        expected_s = self._expected_s(rows)
 
         def score() -> Scores:
             began = time.perf_counter()
             found = scorer.score(matrix, keys)
-            self._took_s[rows] = min(time.perf_counter() - began, self._took_s.get(rows, math.inf) * _FORGETS)
+            known_s = self._took_s.get(rows, math.inf)
+            self._took_s[rows] = min(time.perf_counter() - began, max(known_s, _INLINE_S / _FORGETS**2) * _FORGETS)
             return found
 
         return score() if expected_s < _INLINE_S else await asyncio.to_thread(score)
+
+    def _expected_s(self, rows: int) -> float:
+        """What a call takes. Where there was none of that size: fewer rows take no more, and more rows no more than as
+        often as they are more.
+        """
+        if (known_s := self._took_s.get(rows)) is not None:
+            return known_s
+        return min((took_s * max(1.0, rows / size) for size, took_s in self._took_s.items()), default=math.inf)
 
     async def _score_by_previous(
         self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed

@@ -65,8 +65,8 @@ NESTED = "[" * 10_000 + "]" * 10_000
 BAD: dict[str, tuple[Record, tuple[str, str, str, str]]] = {
     "malformed JSON": (Record(b'{"payment_id": "p",'), ("decode", "malformed", "truncated", "")),
     "garbage of 2 MB": (Record(b"x" * 2_000_000), ("decode", "malformed", "invalid character", "")),
-    "a zero byte": (Record(payment()[:-1] + b"\0}"), ("decode", "malformed", "", "")),
-    "zero bytes": (Record(b"\0\0"), ("decode", "malformed", "", "")),
+    "a zero byte": (Record(payment()[:-1] + b"\0}"), ("decode", "malformed", "expected", "")),
+    "zero bytes": (Record(b"\0\0"), ("decode", "malformed", "invalid character", "")),
     "no JSON at all": (Record(b"hello"), ("decode", "malformed", "invalid character", "")),
     "two objects": (Record(payment() + payment()), ("decode", "malformed", "trailing characters", "")),
     "null": (Record(b"null"), ("decode", "invalid", "Expected `object`, got `null`", "")),

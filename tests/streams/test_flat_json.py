@@ -216,6 +216,15 @@ def test_white_space_is_read_once(value: bytes) -> None:
     assert time.thread_time() - began < 1, "at its square it would be minutes"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[b"\0"], [b"", b"\0", raw()], [raw()[:-1] + b"\0}", raw()], [raw() + b"\0" + raw()], [raw(), b"\0\0"]],
+)
+def test_records_with_zero_bytes_are_not_taken_for_others(values: list[bytes]) -> None:
+    assert READER.read(values) is None
+    assert READER.read([value.replace(b"\0", b"") for value in values]) is not None
+
+
 def test_no_records_are_no_rows() -> None:
     found = read([])
     assert (found.odd.tolist(), found.texts, found.numbers["price"].tolist()) == ([], {"shop": [], "note": []}, [])

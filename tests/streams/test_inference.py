@@ -38,6 +38,23 @@ MANY = np.full((512, 1), 7, np.float32)
 KEYS_OF_MANY = [str(i).encode() for i in range(512)]
 
 
+CALLS = [  # rows, ms that they take, whether they go to a thread
+    (2, 0.02, True),  # not known
+    (64, 0.02, False),  # as long as 2: both are padded to 64
+    (64, 100, False),  # slow once, they stay
+    (64, 100, False),
+    (64, 0.5, True),  # slow twice, they do not
+    (2, 0.5, False),  # fast again, they come back
+    (500, 0.1, True),  # might take eight times as long
+    (200, 100, False),  # no longer than 500
+    (512, 0.1, False),
+    (250, 100, True),  # as 200 did, whatever 512 take
+    (64, 100, False),
+    (64, 100, False),
+    (64, 100, True),  # as they did, whatever 512 take
+]
+
+
 def failing() -> bytes:
     """Raises unless the feature is 0 or 1, as it is where a model is warmed up."""
     return graph_of(
@@ -129,14 +146,9 @@ async def test_only_what_the_model_is_slow_at_goes_to_a_thread(
         return call()
 
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    took_s = iter([0.0005, 0.0005, 0.1, 0.1, 0.0005, 0.0005, 0.0005, 0.0001, 0.5])
-    clock = itertools.chain.from_iterable((0.0, took) for took in took_s)
+    clock = itertools.chain.from_iterable((0.0, took_ms / 1000) for _, took_ms, _ in CALLS)
     monkeypatch.setattr("streams.inference.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    in_threads = []
-    # Not known; 64 take as long as 2; slow once, it stays, and slow twice not; fast again, it comes back. 500 might
-    # take eight times as long; they do not, so 200 take no longer either, and 512 as long as 500.
-    for rows in (2, 64, 64, 64, 64, 2, 500, 200, 512):
+    for place, (rows, _, in_thread) in enumerate(CALLS):
         before = len(threads)
         await models.inference.score(MANY[:rows], KEYS_OF_MANY[:rows])
-        in_threads.append(len(threads) > before)
-    assert in_threads == [True, False, False, False, True, False, True, False, False]
+        assert (len(threads) > before) is in_thread, f"call {place}"
