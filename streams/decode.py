@@ -196,6 +196,8 @@ class Decoder:
             return self._of_events(self._codec.events(values), values)
         found = None if self._flat is None else self._flat.read(values)
         if found is None or 2 * len(found.odd) > len(values):
+            if None in values:  # found before the others are decoded for nothing
+                raise _Bad("decode", "empty")
             return self._of_events(list(map(self._decode, values)), values)
         fields = self._of_flat(found)
         if len(found.odd):

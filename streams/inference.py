@@ -20,10 +20,6 @@ log = structlog.get_logger(__name__)
 
 _INLINE_S = 0.001
 """How long a model may hold up the event loop. On a busy machine two changes of thread take several times as long."""
-_FORGETS = 1.5
-"""By how much a model may be slower than it was before that is believed. Slow once, it says more of the machine; slow
-twice, it goes to a thread.
-"""
 
 Alert = dict[str, str | None]
 
@@ -34,7 +30,9 @@ class Inference:
     def __init__(self, serving: Serving, metrics: Metrics) -> None:
         self._serving, self._metrics = serving, metrics
         self._timed: Scorer | None = None
-        self._took_s: dict[int, float] = {}  # by `_timed`, by the rows that it was asked for, padding included
+        # What the last two calls of `_timed` took, by the rows that it was asked for, padding included: one slow call
+        # says more of the machine than of the model.
+        self._took_s: dict[int, tuple[float, ...]] = {}
         self.alerts: list[Alert] = []
 
     async def score(self, matrix: np.ndarray, keys: Sequence[bytes | None]) -> Scores | None:
@@ -61,8 +59,7 @@ class Inference:
         def score() -> Scores:
             began = time.perf_counter()
             found = scorer.score(matrix, keys)
-            known_s = self._took_s.get(rows, math.inf)
-            self._took_s[rows] = min(time.perf_counter() - began, max(known_s, _INLINE_S / _FORGETS**2) * _FORGETS)
+            self._took_s[rows] = (*self._took_s.get(rows, ())[-1:], time.perf_counter() - began)
             return found
 
         return score() if expected_s < _INLINE_S else await asyncio.to_thread(score)
@@ -71,9 +68,10 @@ class Inference:
         """What a call takes. Where there was none of that size: fewer rows take no more, and more rows no more than as
         often as they are more.
         """
-        if (known_s := self._took_s.get(rows)) is not None:
-            return known_s
-        return min((took_s * max(1.0, rows / size) for size, took_s in self._took_s.items()), default=math.inf)
+        if rows in self._took_s:
+            return min(self._took_s[rows])
+        times = self._took_s.items()
+        return min((min(took_s) * max(1.0, rows / size) for size, took_s in times), default=math.inf)
 
     async def _score_by_previous(
         self, matrix: np.ndarray, keys: Sequence[bytes | None], error: ModelFailed

@@ -50,12 +50,13 @@ def lines(fixed: Sequence[bytes], holes: Sequence[int], columns: Sequence[Column
     # An inner array is told from the outer one by beginning behind its bracket.
     cursors = np.cumsum([0, *map(len, texts)])[:-1] + (kinds == ROWS)
     fixed_text, ends = np.frombuffer(around, dtype=np.uint8), np.cumsum(list(map(len, fixed)))
+    filled_from = np.array(holes, dtype=np.int64)
     usual = width = len(around) + len(text) // max(n, 1) + _SPARE
     found: list[bytes] = []
     while len(found) < n:
         out = np.empty(min(_BLOCK, n - len(found)) * width + _WORD, dtype=np.uint8)
         after = cursors.copy()
-        if _fill(columns_text, after, kinds, np.array(holes, dtype=np.int64), fixed_text, ends, out, width):
+        if _fill(columns_text, after, kinds, filled_from, fixed_text, ends, out, width):
             # numpy makes them faster than a cut by newlines; no line ends with a zero byte.
             found += out[:-_WORD].view(f"S{width}").tolist()
             cursors, width = after, usual

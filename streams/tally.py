@@ -83,7 +83,7 @@ class Tally:
         invalid = scores.invalid_rows() if scores.invalid else np.empty(0, dtype=np.int64)
         arms = len(scores.arms)
         served = np.delete(scores.arm, invalid) if len(invalid) else scores.arm
-        finite = [len(served)] if arms == 1 else np.bincount(served, minlength=arms).tolist()
+        finite = np.bincount(served, minlength=arms).tolist()
         for (arm, version), count in zip(scores.arms, finite, strict=True):
             if count:
                 metrics.inc("weir_predictions_total", count, model=deployment.model, version=version, arm=arm)
