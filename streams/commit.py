@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -21,6 +21,7 @@ from features.store import Refused, Store, StoreUnavailable
 from monitors.metrics import Metrics
 from streams.delivery import Delivery, Positions
 from streams.lane import Lane, Position
+from streams.outputs import Outputs
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class Committer:
     def __init__(
         self,
         delivery: Delivery,
+        outputs: Outputs,
         engine: FeatureEngine,
         store: Store,
         metrics: Metrics,
@@ -54,10 +56,9 @@ class Committer:
         progress: Callable[[Mapping[int, Lane]], Mapping[int, Progress]] | None = None,
     ) -> None:
         self._progress = progress
-        self._delivery, self._engine, self._store = delivery, engine, store
+        self._delivery, self._outputs = delivery, outputs
+        self._engine, self._store = engine, store
         self._metrics, self._disowned = metrics, disowned
-        self.sending = asyncio.Lock()
-        """Held by who sends outputs and acknowledges them, or delivers them: a commit covers whole rounds."""
         self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
         self._committed: dict[tuple[int, int], Position] = {}
         self._doubted = False  # whether Kafka may have older ones
@@ -91,17 +92,17 @@ class Committer:
     async def mark(self, lanes: Mapping[int, Lane], *, checkpoint: bool) -> Boundary:
         """What there is to commit now, between two rounds; with `checkpoint`, a copy of the state behind it.
 
-        From here on nothing is sent; `finish`, which must follow, ends that. Raises what the last checkpoint could not
+        From here on outputs are held; `finish`, which must follow, ends that. Raises what the last checkpoint could not
         deal with.
         """
         await self._boundary.acquire()
         self._gone.clear()
         try:
             boundary = self._marked(lanes, checkpoint)
-            await self.sending.acquire()
         except BaseException:
             self._boundary.release()
             raise
+        self._outputs.hold()
         return boundary
 
     def _marked(self, lanes: Mapping[int, Lane], checkpoint: bool) -> Boundary:
@@ -129,24 +130,33 @@ class Committer:
         False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit
         raises.
         """
-        committed = False
+        writes = False
+
+        def delivered() -> Positions:
+            self._outputs.release()
+            return self._still(boundary.positions)
+
         try:
-            with contextlib.ExitStack() as held:
-                held.callback(self.sending.release)
-
-                def delivered() -> Positions:
-                    held.close()
-                    return self._still(boundary.positions)
-
-                committed = await self._commit(boundary.positions, give_up, delivered)
+            committed = await self._commit(boundary.positions, give_up, delivered)
+            self._outputs.release()
             if committed and (copies := [copy for copy in boundary.copies if copy.partition not in self._gone]):
                 self._writing = asyncio.create_task(self._write(copies))
+            writes = committed
+        except BaseException as error:
+            self._outputs.drop(error)
+            raise
         finally:
-            if not committed:
+            if not writes:
                 for copy in boundary.copies:
                     self._engine.write_failed(copy)
             self._boundary.release()
         return committed
+
+    @contextlib.asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """Inside, no boundary is under way."""
+        async with self._boundary:
+            yield
 
     def _still(self, positions: Positions) -> dict[tuple[int, int], Position]:
         """Those of partitions that have not gone meanwhile."""

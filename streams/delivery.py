@@ -24,7 +24,7 @@ Positions = Mapping[tuple[int, int], Position]
 
 
 class Delivery(Protocol):
-    """A guarantee. What was sent when `commit` is called belongs to `positions`, and nothing is sent until it returns,
+    """A guarantee. What was sent when `commit` is called belongs to `positions`, and outputs are held until it returns,
     or has called `delivered`, which gives those that are still to be committed: not of partitions that went meanwhile.
     """
 

@@ -21,6 +21,8 @@ _NOW = 0
 
 _HEADER_ROOM = 4096
 _FULL = 0.5
+_MOST_KEPT = 32_768
+"""Records that are kept while a commit is under way: a fifth of a second at the highest rate."""
 
 
 class OutputFailed(WeirError):
@@ -28,9 +30,10 @@ class OutputFailed(WeirError):
 
 
 class Outputs:
-    """An idempotent producer for one pipeline. `send` and `send_dead` never wait; `flush` does.
+    """An idempotent producer for one pipeline. `send`, `send_dead` and `forward` never wait; `flush` does.
 
-    largest_dead_letter: bytes of a record that the dead-letter topic takes.
+    Between `hold` and `release` what is sent is kept: it belongs to the next commit, and the one that is under way must
+    not wait for it. largest_dead_letter: bytes of a record that the dead-letter topic takes.
     """
 
     def __init__(self, pipeline: Pipeline, config: Config, largest_dead_letter: int = MAX_OUTPUT_BYTES) -> None:
@@ -39,6 +42,8 @@ class Outputs:
         self._alerts = Alerts(pipeline.name, pipeline.topics.alerts, config)
         self._topics = [source.topic for source in pipeline.sources]
         self._failed: list[str] = []
+        self._held: list[Callable[[], None]] | None = None  # None = nothing is held
+        self._kept = 0  # records in it
         self._limit = int(config["queue.buffering.max.messages"] * _FULL)
         self._room = max(0, min(largest_dead_letter, MAX_OUTPUT_BYTES) - _HEADER_ROOM)
         self._config = config
@@ -49,22 +54,51 @@ class Outputs:
 
     def has_room(self, records: int) -> bool:
         """Whether `records` more fit the producer's queue; wait before `send` while it is false."""
-        return len(self._producer) + records <= self._limit
+        kept = self._kept + records
+        return len(self._producer) + kept <= self._limit and (not self._kept or kept <= _MOST_KEPT)
+
+    def hold(self) -> None:
+        """From here on what is sent is kept, until `release` or `drop`."""
+        self._held = []
+
+    def release(self) -> None:
+        """Sends what was kept, in its order, if anything is held. Raises what `send` raises."""
+        held, self._held, self._kept = self._held or (), None, 0
+        for call in held:
+            call()
+
+    def drop(self, error: BaseException) -> None:
+        """The commit failed for good: what was kept is not sent, and nothing after it can be."""
+        self._failed.append(str(error))
+        self._held, self._kept = None, 0
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Calls `call` once all that was sent so far is the producer's: at once, where nothing is held."""
+        self._hand_over(call, 0)
+
+    def _hand_over(self, call: Callable[[], None], records: int) -> None:
+        self._check()
+        if self._held is None:
+            call()
+        else:
+            self._held.append(call)
+            self._kept += records
 
     def send(self, rows: ScoredRows, values: Sequence[bytes], traces: Sequence[bytes | None] | None) -> None:
         """Predictions in the partitions and with the keys of their events; `traces`: traceparent headers [n]."""
-        self._begin()
         if not len(values) == len(rows) == len(rows if traces is None else traces):
             raise ValueError(f"{len(values)} predictions for {len(rows)} events")  # map ends with the shortest
         columns: list[Iterable[Any]] = [values, rows.keys, rows.partitions.tolist()]
         if traces is not None:
             headers = [[("traceparent", trace)] if trace else None for trace in traces]
             columns += [repeat(None), repeat(None), repeat(_NOW), headers]
-        self._produce_all(self._predictions, *columns)
-        self._check()
+        self._hand_over(lambda: self._produce_all(self._predictions, *columns), len(rows))
 
     def send_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Dead letters with their raw bytes and error headers, truncated where Kafka would refuse them."""
+        self._hand_over(lambda: self._produce_dead(letters), len(letters))
+
+    def _produce_dead(self, letters: Sequence[DeadLetter]) -> None:
         if letters:
             self._begin()
         for letter in letters:
@@ -91,11 +125,9 @@ class Outputs:
 
     def forward(self, topic: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Records of a remote group's topic, in the partitions of their keys."""
-        self._begin()
         if len(values) != len(keys):
             raise ValueError(f"{len(values)} records for {len(keys)} keys")
-        self._produce_all(topic, values, keys)
-        self._check()
+        self._hand_over(lambda: self._produce_all(topic, values, keys), len(keys))
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until every record sent so far is delivered; False if `timeout_s` ran out. Blocks."""
@@ -121,11 +153,13 @@ class Outputs:
 
         The client's own `produce_batch` asks each record's dict for six names and takes twice as long.
         """
+        self._begin()
         try:
             deque(map(self._producer.produce, repeat(topic), *columns), maxlen=0)
         except (KafkaException, BufferError) as error:  # those after it are not sent: nothing of this is committed
             self._failed.append(str(error))
         self._serve(lambda: self._producer.poll(0))
+        self._check()
 
     def _produce(
         self, topic: str, value: bytes | None, key: bytes | None, partition: int, headers: Any

@@ -134,7 +134,7 @@ class Ownership:
             return
         log.warning("transaction void, beginning again from the commit", reason=str(void), partitions=partitions)
         await self._committer.written()
-        async with self._committer.sending:
+        async with self._committer.at_rest():
             await asyncio.to_thread(self._outputs.start_over)
         leaving = self.leaving & set(partitions)
         self._forget(partitions)

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import structlog
@@ -58,7 +59,7 @@ class Scoring:
 
     part: what of the pipeline is worked on here; remote: the groups that it reads, progress: how far its own is, for
     those who read it; None where that is not what it does.
-    gate: held from the first look at the lanes to the acknowledgement; `committer.sending`: while outputs are sent.
+    gate: held from the first look at the lanes to the acknowledgement.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Scoring:
         self._spec = pipeline.spec
         self._intake, self._outputs, self._serving = intake, outputs, serving
         self._inference = Inference(serving, metrics)
-        self._committer, self._sending = committer, committer.sending
+        self._committer = committer
         self._gate, self._metrics, self._tracer = gate, metrics, tracer
         self.decoding = decoding
         self._topics = [source.topic for source in pipeline.sources]
@@ -163,9 +164,8 @@ class Scoring:
         work = assemble(takes, len(self._topics))
         self._serving.switch()
         if not work.records:
-            async with self._sending:
-                self._outputs.send_dead(work.dead)
-                self._acknowledge(work)
+            self._outputs.send_dead(work.dead)
+            self._acknowledge(work)
             return True
         clock = Stopwatch()
         if not await self._load(work):
@@ -200,16 +200,17 @@ class Scoring:
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         onward = self._records(work.rows, fields, features.aggregates, traces)
         clock.mark("encode")
-        async with self._sending:  # nothing is awaited inside
-            if values:
-                self._outputs.send(*self._in_partitions(work.rows, values, traces))
-            if self._onward is not None:
-                self._onward.send(onward, self._outputs)
-            self._outputs.send_dead(work.dead)
-            while self._inference.alerts:
-                self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
-            self._acknowledge(work)
-        self._sent(clock, spans)
+        # From here to the acknowledgement nothing is awaited.
+        if values:
+            self._outputs.send(*self._in_partitions(work.rows, values, traces))
+        if self._onward is not None:
+            self._onward.send(onward, self._outputs)
+        self._outputs.send_dead(work.dead)
+        while self._inference.alerts:
+            self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
+        self._acknowledge(work)
+        self._outputs.then(partial(self._sent, clock, spans, self._decode_stage))
+        self._outputs.then(partial(self._tally.sent, work))
         self._tally.round(work, features, scores, self._serving.deployment)
         if self.violations is not None:
             self.violations.features(broken)
@@ -222,10 +223,10 @@ class Scoring:
         while not self._outputs.has_room(records):  # noqa: ASYNC110  nothing tells when it drains
             await asyncio.sleep(0.005)
 
-    def _sent(self, clock: Stopwatch, spans: Spans) -> None:
-        """A round's outputs are handed over: how long each stage took."""
+    def _sent(self, clock: Stopwatch, spans: Spans, decode: Stage) -> None:
+        """A round's outputs are handed over to the producer: how long each stage took."""
         clock.mark("produce")
-        self._tracer.end(spans, [clock.wall(self._decode_stage), *clock.stages()])
+        self._tracer.end(spans, [clock.wall(decode), *clock.stages()])
         for stage, seconds in clock.seconds():
             self._metrics.observe("weir_stage_seconds", seconds, stage=stage)
 
@@ -239,12 +240,12 @@ class Scoring:
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), None)
         onward = self._records(work.rows, fields, folded.aggregates, traces)
         clock.mark("encode")
-        async with self._sending:  # nothing is awaited inside
-            if self._onward is not None:
-                self._onward.send(onward, self._outputs)
-            self._outputs.send_dead(work.dead)
-            self._acknowledge(work)
-        self._sent(clock, spans)
+        # From here to the acknowledgement nothing is awaited.
+        if self._onward is not None:
+            self._onward.send(onward, self._outputs)
+        self._outputs.send_dead(work.dead)
+        self._acknowledge(work)
+        self._outputs.then(partial(self._sent, clock, spans, self._decode_stage))
         self._tally.folded(work, folded)
         self._parity.round(work, folded, self._ownership.lanes, self._engine.guessed, time.monotonic())
         return True

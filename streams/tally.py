@@ -26,7 +26,7 @@ class Tally:
         self._metrics, self._topics, self._violations = metrics, topics, violations
 
     def round(self, work: Work, features: Features, scores: Scores | None, deployment: Deployment | None) -> None:
-        """A round that has been sent; scores None = unscored."""
+        """A round that has been acknowledged; scores None = unscored."""
         metrics = self._metrics
         metrics.observe("weir_round_records", work.records)
         if work.replays:
@@ -36,8 +36,13 @@ class Tally:
             metrics.inc("weir_compute_failures_total", failure.events, feature=name)
             log.warning("a computed feature failed, its value is null", feature=name, **failure._asdict())
         if len(work.rows):
-            metrics.observe("weir_latency_seconds", (time.monotonic_ns() - work.polled_ns) / 1e9, len(work.rows))
             self._predictions(len(work.rows), scores, deployment)
+
+    def sent(self, work: Work) -> None:
+        """A round's predictions are the producer's."""
+        if len(work.rows) and not work.replays:
+            seconds = (time.monotonic_ns() - work.polled_ns) / 1e9
+            self._metrics.observe("weir_latency_seconds", seconds, len(work.rows))
 
     def folded(self, work: Work, folded: Folded) -> None:
         """A round of a part that does not score."""

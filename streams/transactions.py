@@ -66,6 +66,7 @@ class TransactionalOutputs(Outputs):
         group: the consumer's group metadata of now. Raises Void, or OutputFailed when the process must end.
         """
         began = time.monotonic()
+        self._check()  # what was dropped has been acknowledged: its offsets may not be committed
         self._begin()
         self._patiently(
             "send_offsets_to_transaction",

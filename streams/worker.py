@@ -222,7 +222,8 @@ class Worker:
         if isinstance(outputs, TransactionalOutputs):
             delivery = ExactlyOnce(outputs, intake)
         progress = None if self._progress is None else self._progress.of
-        committer = Committer(delivery, self._engine, self._store, self.metrics, self._ownership.disowned, progress)
+        disowned = self._ownership.disowned
+        committer = Committer(delivery, outputs, self._engine, self._store, self.metrics, disowned, progress)
         self._ownership.connect(intake, offsets, outputs, committer, partitions)
         self._intake, self._offsets, self._committer = intake, offsets, committer
         decoding = Decoding(self.part, self._schemas, self.metrics, partitions)
@@ -308,7 +309,7 @@ class Worker:
             self._serving.switch()  # also while no events come
             await self._ownership.take_over_anew()
             boundary = await self._committer.mark(self._ownership.lanes, checkpoint=checkpoint)
-        # The next round may compute from here on; it cannot send before what was sent has been delivered, or committed.
+        # Rounds go on from here; what they send is kept until what was sent before has been delivered, or committed.
         await self._committer.finish(boundary, give_up=lambda: bool(self._ownership.leaving) or self._stop.is_set())
 
     async def _vitals_loop(self) -> None:

@@ -104,6 +104,44 @@ def test_what_a_rebalance_voids_is_aborted_and_the_same_producer_goes_on(side: S
         consumer.close()
 
 
+def test_what_is_kept_during_a_commit_belongs_to_the_next_transaction(side: Side) -> None:
+    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 2)]
+    outputs.start()
+    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
+    outputs.send(ROWS, [b"1", b"2"], None)
+    outputs.hold()
+    outputs.send(ROWS, [b"3", b"4"], None)
+    outputs.commit(offsets, consumer.consumer_group_metadata())
+    assert side.committed() == [b"1", b"2"]
+    outputs.release()
+    assert outputs.flush(10)
+    assert side.committed() == [b"1", b"2"], "sent, and not committed"
+    outputs.commit(offsets, consumer.consumer_group_metadata())
+    assert side.committed() == [b"1", b"2", b"3", b"4"]
+    consumer.close()
+
+
+def test_after_a_commit_that_was_void_what_was_kept_is_never_committed(side: Side) -> None:
+    # Its rounds are acknowledged: a commit of their offsets, by partitions that leave, say, would lose their outputs.
+    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 4)]
+    outputs.start()
+    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
+    outputs.send(ROWS, [b"1", b"2"], None)
+    outputs.commit(offsets, consumer.consumer_group_metadata())
+    outputs.hold()
+    outputs.send(ROWS, [b"3", b"4"], None)
+    outputs.drop(Void("a commit took 4.0 s", outputs.number))
+    with pytest.raises(Void, match=r"a commit took 4\.0 s"):
+        outputs.commit(offsets, consumer.consumer_group_metadata())
+    with pytest.raises(Void, match=r"a commit took 4\.0 s"):
+        outputs.send(ROWS, [b"5", b"6"], None)
+    outputs.start_over()
+    outputs.send(ROWS, [b"3", b"4"], None)
+    outputs.commit(offsets, consumer.consumer_group_metadata())
+    assert side.committed() == [b"1", b"2", b"3", b"4"]
+    consumer.close()
+
+
 def joined(*members: Consumer) -> None:
     """Polls until the partitions of the topic are shared among these members."""
     until = time.monotonic() + 60

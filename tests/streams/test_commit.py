@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from streams.commit import Committer
 from streams.decode import decoder_of
 from streams.delivery import Positions
 from streams.lane import Lane, Position
+from streams.outputs import Outputs
 from streams.rounds import assemble
 from tests.streams.records import NOW, Record, batch
 
@@ -55,6 +57,25 @@ class Deliveries:
         return answer
 
 
+class Sending:
+    """Outputs of which only this is known: whether they are held, and what they were dropped for."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.dropped: list[str] = []
+
+    def hold(self) -> None:
+        assert not self.held
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+
+    def drop(self, error: BaseException) -> None:
+        self.held = False
+        self.dropped.append(str(error))
+
+
 class Bench:
     """One owned partition with its lane, engine and store."""
 
@@ -62,8 +83,14 @@ class Bench:
         self.store, self.metrics, self.delivery = MemoryStore(), Metrics(), Deliveries()
         self.engine = FeatureEngine(PIPELINE.spec, self.store)
         self.disowned: list[int] = []
+        self.outputs = Sending()
         self.committer = Committer(
-            self.delivery, self.engine, self.store, self.metrics, lambda partition, _: self.disowned.append(partition)
+            self.delivery,
+            cast(Outputs, self.outputs),
+            self.engine,
+            self.store,
+            self.metrics,
+            lambda partition, _: self.disowned.append(partition),
         )
         self.lane = Lane(0, [0], [Position(0)], 1)
         self.offset = 0
@@ -168,7 +195,7 @@ async def test_a_commit_that_raises_keeps_the_rows_for_the_next_checkpoint(bench
     bench.delivery.answers = [RuntimeError("gone")]
     with pytest.raises(RuntimeError, match="gone"):
         await bench.boundary()
-    assert not bench.committer.sending.locked()
+    assert bench.outputs.dropped == ["gone"]
     assert await bench.boundary()
     assert await bench.stored("a") == ((1,), [True])
 
@@ -189,10 +216,10 @@ async def test_sending_goes_on_once_all_is_delivered_and_the_next_boundary_waits
     await bench.round("a")
     bench.delivery.committing.clear()
     first = await bench.committer.mark({0: bench.lane}, checkpoint=True)
-    assert bench.committer.sending.locked()
+    assert bench.outputs.held
     finishing = asyncio.create_task(bench.committer.finish(first, give_up=lambda: False))
     await asyncio.sleep(0)
-    assert not bench.committer.sending.locked()
+    assert not bench.outputs.held
     await bench.round("b")
     second = asyncio.create_task(bench.boundary())
     await asyncio.sleep(0.01)
@@ -202,6 +229,49 @@ async def test_sending_goes_on_once_all_is_delivered_and_the_next_boundary_waits
     assert await finishing
     assert await second
     assert [committed[0, 0].next_offset for committed in bench.delivery.committed] == [1, 2]
+
+
+async def test_what_was_held_is_sent_where_the_commit_has_to_be_tried_again(bench: Bench) -> None:
+    await bench.round("a")
+    bench.delivery.answers = [False]
+    assert not await bench.boundary()
+    assert not bench.outputs.held
+    assert bench.outputs.dropped == []
+
+
+async def test_what_is_held_and_cannot_be_sent_after_all_costs_the_checkpoint_of_before_nothing(bench: Bench) -> None:
+    await bench.round("a")
+    bench.outputs.release = broken_off  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no broker"):
+        await bench.boundary()
+    assert bench.outputs.dropped == ["no broker"]
+    assert await bench.stored("a") == ((0,), [False])
+    bench.outputs.release = lambda: setattr(bench.outputs, "held", False)  # type: ignore[method-assign]
+    await bench.round("b")
+    assert await bench.boundary()
+    assert await bench.stored("a", "b") == ((2,), [True, True])
+
+
+async def test_at_rest_no_boundary_is_under_way(bench: Bench) -> None:
+    await bench.round("a")
+    bench.delivery.committing.clear()
+    marked = await bench.committer.mark({0: bench.lane}, checkpoint=False)
+    finishing = asyncio.create_task(bench.committer.finish(marked, give_up=lambda: False))
+    resting = asyncio.create_task(rest(bench.committer))
+    await asyncio.sleep(0.01)
+    assert not resting.done()
+    bench.delivery.committing.set()
+    assert await finishing
+    await asyncio.wait_for(resting, 1)
+
+
+async def rest(committer: Committer) -> None:
+    async with committer.at_rest():
+        pass
+
+
+def broken_off() -> None:
+    raise RuntimeError("no broker")
 
 
 async def test_a_partition_that_goes_while_its_outputs_are_delivered_is_neither_committed_nor_written(
@@ -233,7 +303,7 @@ async def test_a_checkpoint_that_failed_for_good_is_said_at_the_next_boundary_wh
     assert await bench.boundary()
     with pytest.raises(RuntimeError, match="no store"):
         await bench.committer.mark({0: bench.lane}, checkpoint=False)
-    assert not bench.committer.sending.locked()
+    assert not bench.outputs.held
     with pytest.raises(RuntimeError, match="no store"):  # and not a lock that is held for ever
         await asyncio.wait_for(bench.committer.mark({0: bench.lane}, checkpoint=False), 1)
 

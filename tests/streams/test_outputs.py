@@ -189,6 +189,54 @@ def test_the_queue_has_room_until_it_is_half_full(broker: Embedded, side: Side) 
     assert outputs.has_room(5)
 
 
+def test_what_is_sent_while_a_commit_is_under_way_goes_out_after_it_in_its_order(side: Side) -> None:
+    told: list[str] = []
+    side.outputs.send(scored([0], [b"a"]), [b"1"], None)
+    side.outputs.hold()
+    side.outputs.send(scored([0], [b"a"]), [b"2"], None)
+    side.outputs.send_dead([letter(b"k", b"v", partition=0)])
+    side.outputs.then(lambda: told.append("over"))
+    side.outputs.send(scored([0], [b"a"]), [b"3"], None)
+    assert side.outputs.flush(10), "what is kept is nothing to wait for"
+    assert [m.value() for m in side.read(side.pipeline.topics.predictions, 1)] == [b"1"]
+    assert told == []
+    side.outputs.release()
+    assert told == ["over"]
+    side.outputs.send(scored([0], [b"a"]), [b"4"], None)
+    side.outputs.release()  # nothing is held any more
+    assert side.outputs.flush(10)
+    assert [m.value() for m in side.read(side.pipeline.topics.predictions, 4)] == [b"1", b"2", b"3", b"4"]
+    assert len(side.read(side.pipeline.topics.dead_letters, 1)) == 1
+
+
+def test_where_nothing_is_held_what_follows_comes_at_once(side: Side) -> None:
+    told: list[str] = []
+    side.outputs.then(lambda: told.append("over"))
+    assert told == ["over"]
+
+
+def test_what_was_dropped_may_never_be_committed(side: Side) -> None:
+    side.outputs.hold()
+    side.outputs.send(scored([0], [b"a"]), [b"1"], None)
+    side.outputs.drop(RuntimeError("the broker is gone"))
+    assert side.outputs.has_room(100)
+    with pytest.raises(OutputFailed, match="the broker is gone"):
+        side.outputs.send(scored([0], [b"a"]), [b"2"], None)
+    with pytest.raises(OutputFailed, match="the broker is gone"):
+        side.outputs.flush(10)
+    assert side.read(side.pipeline.topics.predictions, 0) == []
+
+
+def test_what_is_kept_has_a_bound_that_one_round_may_exceed(side: Side) -> None:
+    side.outputs.hold()
+    assert side.outputs.has_room(100_000)
+    side.outputs.send(scored([0] * 30_000, [b"a"] * 30_000), [b"1"] * 30_000, None)
+    assert side.outputs.has_room(2_768)
+    assert not side.outputs.has_room(2_769)
+    side.outputs.drop(RuntimeError("over"))
+    assert side.outputs.has_room(100_000)
+
+
 def test_an_alert_says_what_happened_where_and_when(broker: Embedded, side: Side) -> None:
     Producer({"bootstrap.servers": broker.broker}).list_topics(side.pipeline.topics.alerts, timeout=10)
     side.outputs.send_alert("model_failed", deployment="d1", serving=None)

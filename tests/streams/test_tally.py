@@ -72,6 +72,8 @@ def test_what_is_replayed_counts_as_replayed_and_nothing_else() -> None:
         lane.drop(take)
         tally.acknowledged(work)
         tally.round(work, late, None, None)
+        tally.sent(work)
+    assert metrics.value("weir_latency_seconds") == 1
     assert lane.take() is None
     assert metrics.value("weir_replayed_records_total", source="orders") == 2
     assert metrics.value("weir_events_total", source="orders") == 2  # one scored, one dead
