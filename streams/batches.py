@@ -49,20 +49,6 @@ class RecordBatch:
         """Where it was read: stream, partition, and the generation of that reading."""
         return self.stream, self.partition, self.generation
 
-    def joined(self, later: RecordBatch) -> RecordBatch:
-        """With the next records of the same place; polled with the first of them."""
-        headers = None
-        if self.headers is not None or later.headers is not None:
-            headers = (self.headers or [None] * len(self)) + (later.headers or [None] * len(later))
-        return replace(
-            self,
-            keys=self.keys + later.keys,
-            values=self.values + later.values,
-            offsets=np.concatenate((self.offsets, later.offsets)),
-            timestamps=np.concatenate((self.timestamps, later.timestamps)),
-            headers=headers,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Poll:
@@ -77,14 +63,17 @@ class Poll:
         return sum(map(len, self.batches)) + len(self.ends)
 
     def take_in(self, later: Poll) -> None:
-        """Adds the poll that came next, for both to be one round."""
-        mine = {batch.place: i for i, batch in enumerate(self.batches)}
-        for batch in later.batches:
-            if (i := mine.get(batch.place)) is None:
-                self.batches.append(batch)
-            else:
-                self.batches[i] = self.batches[i].joined(batch)
+        """Adds the poll that came next, for both to be one round; `join` follows the last of them."""
+        self.batches.extend(later.batches)
         self.ends.extend(later.ends)
+
+    def join(self) -> None:
+        """Makes one batch of those of the same place, polled with the first of them."""
+        places: dict[tuple[int, int, int], list[RecordBatch]] = {}
+        for batch in self.batches:
+            places.setdefault(batch.place, []).append(batch)
+        if len(places) < len(self.batches):
+            self.batches[:] = [one_after_the_other(batches) for batches in places.values()]
 
 
 class Waiting:
@@ -95,19 +84,23 @@ class Waiting:
     def __init__(self, most: int) -> None:
         self._most = most
         self._last: Poll | None = None
+        self._size = 0  # of the last one
 
     def takes_in(self, poll: Poll) -> bool:
         """Whether the last one that waits takes it in; else it is the last one."""
-        if self._last is not None and self._last.size + poll.size <= self._most:
+        size = poll.size
+        if self._last is not None and self._size + size <= self._most:
             self._last.take_in(poll)
+            self._size += size
             return True
-        self._last = poll
+        self._last, self._size = poll, size
         return False
 
     def taken(self, poll: Poll) -> None:
-        """It waits no more."""
+        """It waits no more, and takes nothing in."""
         if poll is self._last:
             self._last = None
+        poll.join()
 
 
 class End(NamedTuple):
@@ -141,14 +134,15 @@ def by_place(messages: Sequence[Message], streams: Mapping[str, int]) -> dict[tu
     return found
 
 
-def side_by_side(batches: Sequence[RecordBatch]) -> RecordBatch:
-    """The records of several partitions of one stream, one batch after the other; it has no partition, -1."""
+def one_after_the_other(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """The records of batches in one, which is of the place and the poll of the first."""
+    if len(batches) == 1:
+        return batches[0]
     headers = None
     if any(batch.headers is not None for batch in batches):
         headers = [of_one for batch in batches for of_one in batch.headers or [None] * len(batch)]
     return replace(
         batches[0],
-        partition=-1,
         keys=[key for batch in batches for key in batch.keys],
         values=[value for batch in batches for value in batch.values],
         offsets=np.concatenate([batch.offsets for batch in batches]),

@@ -17,7 +17,7 @@ import numpy as np
 
 from features.arrivals import picked
 from features.spec import Category, Computed, FeatureSpec, Value, fields_read
-from streams.batches import WATERMARK_HEADER, RecordBatch, side_by_side
+from streams.batches import WATERMARK_HEADER, RecordBatch, one_after_the_other
 from streams.contract import Contract
 from streams.decoded import DeadLetter, Decoded
 from streams.event import integer_fields
@@ -140,7 +140,7 @@ class Decoder:
 
     def _together(self, batches: Sequence[RecordBatch]) -> list[Decoded] | None:
         """None where a record of them is not usable, or no event."""
-        whole, dead = side_by_side(batches), list[DeadLetter]()
+        whole, dead = one_after_the_other(batches), list[DeadLetter]()
         decoded = self._at_once(whole, batches)
         if decoded is None:
             return None

@@ -88,6 +88,7 @@ def test_polls_that_are_worked_on_together_are_as_one_poll(messages: list[Messag
     together = parts[0]
     for later in parts[1:]:
         together.take_in(later)
+    together.join()
     (found,) = together.batches
     assert (found.keys, found.values, found.headers) == (whole.keys, whole.values, whole.headers)
     assert (found.offsets.tolist(), found.timestamps.tolist()) == (whole.offsets.tolist(), whole.timestamps.tolist())
@@ -103,6 +104,7 @@ def test_what_was_read_elsewhere_or_anew_stays_apart(messages: list[Message]) ->
     ]
     poll = Poll(batches[:1], [])
     poll.take_in(Poll(batches[1:], []))
+    poll.join()
     assert poll.batches == batches
     assert all(batch.headers is None for batch in poll.batches)
 
@@ -132,3 +134,12 @@ def test_polls_wait_together_until_they_are_taken_and_up_to_a_bound(messages: li
     assert (offsets_of(one), offsets_of(three)) == ([0, 1], [2])
     waiting.taken(three)
     assert not waiting.takes_in(four)  # nothing waits
+
+
+def test_polls_that_were_put_together_are_joined_when_they_are_taken(messages: list[Message]) -> None:
+    polls = [Poll([batch_of(0, 2, [message], polled_ns=5, generation=1)], []) for message in messages[:3]]
+    waiting = Waiting(100)
+    assert [waiting.takes_in(poll) for poll in polls] == [False, True, True]
+    waiting.taken(polls[0])
+    (batch,) = polls[0].batches
+    assert len(batch) == polls[0].size == 3
