@@ -8,7 +8,7 @@ import sys
 
 ARENAS = 4
 """Heaps that the C library may have. Its own choice is eight a core, each of which keeps what it has freed."""
-KEPT_BYTES = 64 * 1024**2
+KEPT_BYTES = 8 * 1024**2
 """Freed memory that stays with the process, and the largest piece that comes from its heap. A round takes and frees the
 same few megabytes again and again; given back each time, every page of them is zeroed and mapped anew."""
 YOUNG = 50_000
