@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -59,7 +59,8 @@ class Committer:
         self._delivery, self._outputs = delivery, outputs
         self._engine, self._store = engine, store
         self._metrics, self._disowned = metrics, disowned
-        self._boundary = asyncio.Lock()  # held from a `mark` to the end of its `finish`
+        self.at_rest = asyncio.Lock()
+        """Held from a `mark` to the end of its `finish`: who has it knows that no boundary is under way."""
         self._committed: dict[tuple[int, int], Position] = {}
         self._doubted = False  # whether Kafka may have older ones
         self._gone: set[int] = set()  # partitions forgotten since the last `mark`
@@ -95,12 +96,12 @@ class Committer:
         From here on outputs are held; `finish`, which must follow, ends that. Raises what the last checkpoint could not
         deal with.
         """
-        await self._boundary.acquire()
+        await self.at_rest.acquire()
         self._gone.clear()
         try:
             boundary = self._marked(lanes, checkpoint)
         except BaseException:
-            self._boundary.release()
+            self.at_rest.release()
             raise
         self._outputs.hold()
         return boundary
@@ -127,10 +128,10 @@ class Committer:
     async def finish(self, boundary: Boundary, *, give_up: Callable[[], bool]) -> bool:
         """Delivers what was sent, commits, and begins to write the copies.
 
-        False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit
-        raises.
+        False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit and
+        Outputs.release raise.
         """
-        writes = False
+        done = False
 
         def delivered() -> Positions:
             self._outputs.release()
@@ -141,22 +142,16 @@ class Committer:
             self._outputs.release()
             if committed and (copies := [copy for copy in boundary.copies if copy.partition not in self._gone]):
                 self._writing = asyncio.create_task(self._write(copies))
-            writes = committed
+            done = committed
         except BaseException as error:
             self._outputs.drop(error)
             raise
         finally:
-            if not writes:
+            if not done:
                 for copy in boundary.copies:
                     self._engine.write_failed(copy)
-            self._boundary.release()
+            self.at_rest.release()
         return committed
-
-    @contextlib.asynccontextmanager
-    async def at_rest(self) -> AsyncIterator[None]:
-        """Inside, no boundary is under way."""
-        async with self._boundary:
-            yield
 
     def _still(self, positions: Positions) -> dict[tuple[int, int], Position]:
         """Those of partitions that have not gone meanwhile."""

@@ -9,8 +9,8 @@ import sys
 ARENAS = 4
 """Heaps that the C library may have. Its own choice is eight a core, each of which keeps what it has freed."""
 KEPT_BYTES = 8 * 1024**2
-"""Freed memory that stays with the process, and the largest piece that comes from its heap. A round takes and frees the
-same few megabytes again and again; given back each time, every page of them is zeroed and mapped anew."""
+"""Freed memory that stays with the process; pieces of half of it and more do not come from its heap. A round takes and
+frees the same few megabytes again and again; given back each time, every page of them is zeroed and mapped anew."""
 YOUNG = 50_000
 """Objects made before the collector looks at the young ones: a poll's records are thousands, and none is in a cycle."""
 

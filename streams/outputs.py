@@ -42,6 +42,7 @@ class Outputs:
         self._alerts = Alerts(pipeline.name, pipeline.topics.alerts, config)
         self._topics = [source.topic for source in pipeline.sources]
         self._failed: list[str] = []
+        self._dropped: Exception | None = None  # why what was kept was not sent
         self._held: list[Callable[[], None]] | None = None  # None = nothing is held
         self._kept = 0  # records in it
         self._limit = int(config["queue.buffering.max.messages"] * _FULL)
@@ -68,8 +69,8 @@ class Outputs:
             call()
 
     def drop(self, error: BaseException) -> None:
-        """The commit failed for good: what was kept is not sent, and nothing after it can be."""
-        self._failed.append(str(error))
+        """The commit failed for good: what was kept is not sent, nor is anything until all has begun again."""
+        self._dropped = error if isinstance(error, Exception) else OutputFailed("a commit was broken off")
         self._held, self._kept = None, 0
 
     def then(self, call: Callable[[], None]) -> None:
@@ -96,11 +97,11 @@ class Outputs:
 
     def send_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Dead letters with their raw bytes and error headers, truncated where Kafka would refuse them."""
-        self._hand_over(lambda: self._produce_dead(letters), len(letters))
+        if letters:
+            self._hand_over(lambda: self._produce_dead(letters), len(letters))
 
     def _produce_dead(self, letters: Sequence[DeadLetter]) -> None:
-        if letters:
-            self._begin()
+        self._begin()
         for letter in letters:
             headers: list[tuple[str, bytes]] = [
                 ("weir.topic", self._topics[letter.stream].encode()),
@@ -174,6 +175,9 @@ class Outputs:
             self._failed.append(f"{message.topic()}: {error.str()}")
 
     def _check(self) -> None:
+        """Raises where something sent may be missing: nothing may be committed, nor sent in its place."""
+        if self._dropped is not None:
+            raise self._dropped
         if self._failed:
             raise OutputFailed(f"{len(self._failed)} records could not be delivered: {self._failed[0]}")
 

@@ -118,8 +118,10 @@ class Ownership:
         """What was sent since the last commit is void: every partition begins again where Kafka has committed.
 
         The gate is held. At least once, what was sent stays, and there is nothing to begin again; nor is there where
-        it was done since.
+        it was done since, nor in a worker that has failed, whose producer may be another's by now.
         """
+        if self.broken:
+            return
         if not isinstance(self._outputs, TransactionalOutputs) or void.number not in (None, self._outputs.number):
             return
         self._metrics.inc("weir_transactions_aborted_total")
@@ -134,7 +136,7 @@ class Ownership:
             return
         log.warning("transaction void, beginning again from the commit", reason=str(void), partitions=partitions)
         await self._committer.written()
-        async with self._committer.at_rest():
+        async with self._committer.at_rest:
             await asyncio.to_thread(self._outputs.start_over)
         leaving = self.leaving & set(partitions)
         self._forget(partitions)

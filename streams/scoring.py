@@ -164,6 +164,7 @@ class Scoring:
         work = assemble(takes, len(self._topics))
         self._serving.switch()
         if not work.records:
+            await self._room_for(len(work.dead))
             self._outputs.send_dead(work.dead)
             self._acknowledge(work)
             return True
@@ -195,7 +196,7 @@ class Scoring:
             withheld = np.flatnonzero(reads.withheld(len(work.rows)))
             before = scores.withheld if scores.withheld is not None else withheld[:0]
             scores = scores.without(np.union1d(before, withheld)) if len(withheld) else scores
-        await self._room_for(len(work.rows) * (1 + len(self._part.sends_to)))
+        await self._room_for(len(work.rows) * (1 + len(self._part.sends_to)) + len(work.dead))
         values = self._predictions(work.rows, features, scores, broken, reads) if len(work.rows) else []
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), scores)
         onward = self._records(work.rows, fields, features.aggregates, traces)
@@ -210,7 +211,8 @@ class Scoring:
             self._outputs.send_alert("model_failed", **self._inference.alerts.pop(0))
         self._acknowledge(work)
         self._outputs.then(partial(self._sent, clock, spans, self._decode_stage))
-        self._outputs.then(partial(self._tally.sent, work))
+        if not work.replays:
+            self._outputs.then(partial(self._tally.sent, len(work.rows), work.polled_ns))
         self._tally.round(work, features, scores, self._serving.deployment)
         if self.violations is not None:
             self.violations.features(broken)
@@ -236,7 +238,7 @@ class Scoring:
             self._tally.replayed(self._engine.records())
         folded = self._engine.fold(work.columns)
         clock.mark("features")
-        await self._room_for(len(work.rows))
+        await self._room_for(len(work.rows) + len(work.dead))
         traces, spans = self._traces(work, clock.wall_ns(work.polled_ns), None)
         onward = self._records(work.rows, fields, folded.aggregates, traces)
         clock.mark("encode")

@@ -38,11 +38,10 @@ class Tally:
         if len(work.rows):
             self._predictions(len(work.rows), scores, deployment)
 
-    def sent(self, work: Work) -> None:
-        """A round's predictions are the producer's."""
-        if len(work.rows) and not work.replays:
-            seconds = (time.monotonic_ns() - work.polled_ns) / 1e9
-            self._metrics.observe("weir_latency_seconds", seconds, len(work.rows))
+    def sent(self, predictions: int, polled_ns: int) -> None:
+        """The predictions of a round whose oldest poll returned at `polled_ns`, monotonic, are the producer's."""
+        if predictions:
+            self._metrics.observe("weir_latency_seconds", (time.monotonic_ns() - polled_ns) / 1e9, predictions)
 
     def folded(self, work: Work, folded: Folded) -> None:
         """A round of a part that does not score."""

@@ -86,6 +86,7 @@ class TransactionalOutputs(Outputs):
             self._open = self._doubtful = False
             self.number += 1
             self._failed.clear()
+            self._dropped = None
             if not sound:
                 self._producer = self._new_producer()
         if not sound:
@@ -111,9 +112,12 @@ class TransactionalOutputs(Outputs):
             self._open = True
 
     def _check(self) -> None:
-        if self._failed:
-            reason = self._failed[0]
-            raise Void(f"{len(self._failed)} records could not be delivered: {reason}", self.number)
+        try:
+            super()._check()
+        except OutputFailed as failed:
+            if failed is self._dropped:
+                raise
+            raise Void(str(failed), self.number) from None
 
     def _patiently(self, what: str, call: Callable[[], Any]) -> None:
         while True:

@@ -306,6 +306,8 @@ class Worker:
 
     async def _commit(self, *, checkpoint: bool) -> None:
         async with self._gate:
+            if self._error is not None:  # since: the state may hold a round that was never acknowledged
+                return
             self._serving.switch()  # also while no events come
             await self._ownership.take_over_anew()
             boundary = await self._committer.mark(self._ownership.lanes, checkpoint=checkpoint)

@@ -142,6 +142,25 @@ def test_after_a_commit_that_was_void_what_was_kept_is_never_committed(side: Sid
     consumer.close()
 
 
+def test_after_a_commit_that_ended_the_producer_nothing_takes_its_failure_for_a_void_transaction(side: Side) -> None:
+    # To begin again would fence whoever has the id by now.
+    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 4)]
+    outputs.start()
+    outputs.hold()
+    outputs.send(ROWS, [b"1", b"2"], None)
+    outputs.drop(OutputFailed("the producer ended: fenced"))
+    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
+    for attempt in (
+        lambda: outputs.send(ROWS, [b"3", b"4"], None),
+        lambda: outputs.commit(offsets, consumer.consumer_group_metadata()),
+        lambda: outputs.then(lambda: None),
+    ):
+        with pytest.raises(OutputFailed, match="the producer ended: fenced"):
+            attempt()
+    assert side.committed() == []
+    consumer.close()
+
+
 def joined(*members: Consumer) -> None:
     """Polls until the partitions of the topic are shared among these members."""
     until = time.monotonic() + 60

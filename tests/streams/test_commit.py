@@ -266,7 +266,7 @@ async def test_at_rest_no_boundary_is_under_way(bench: Bench) -> None:
 
 
 async def rest(committer: Committer) -> None:
-    async with committer.at_rest():
+    async with committer.at_rest:
         pass
 
 

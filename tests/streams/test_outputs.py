@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -218,13 +219,20 @@ def test_where_nothing_is_held_what_follows_comes_at_once(side: Side) -> None:
 def test_what_was_dropped_may_never_be_committed(side: Side) -> None:
     side.outputs.hold()
     side.outputs.send(scored([0], [b"a"]), [b"1"], None)
-    side.outputs.drop(RuntimeError("the broker is gone"))
+    side.outputs.drop(OutputFailed("the broker is gone"))
     assert side.outputs.has_room(100)
     with pytest.raises(OutputFailed, match="the broker is gone"):
         side.outputs.send(scored([0], [b"a"]), [b"2"], None)
     with pytest.raises(OutputFailed, match="the broker is gone"):
         side.outputs.flush(10)
     assert side.read(side.pipeline.topics.predictions, 0) == []
+
+
+def test_a_commit_that_was_cancelled_is_an_error_for_those_that_come_after_it(side: Side) -> None:
+    side.outputs.hold()
+    side.outputs.drop(asyncio.CancelledError())
+    with pytest.raises(OutputFailed, match="a commit was broken off"):
+        side.outputs.send(scored([0], [b"a"]), [b"2"], None)
 
 
 def test_what_is_kept_has_a_bound_that_one_round_may_exceed(side: Side) -> None:
