@@ -20,7 +20,7 @@ import numpy as np
 
 from features.arrivals import events, in_arrival_order, scored_fields, scored_records, scored_times
 from features.checkpoint import Checkpoint, Taken
-from features.codec import unpack
+from features.codec import pack, unpack
 from features.kernel import FOLDED
 from features.layout import Layout
 from features.loading import Owned, Rows, find, insert, keys_of
@@ -104,7 +104,9 @@ class FeatureEngine:
         """By aggregate of a sawtooth window, the events since the start that came too late for it."""
         for kind in self.layout.kinds[:1]:  # compiles, or reads what was compiled, before a round waits for it
             values_at(kind, np.empty((0, kind.width)), np.empty(0, dtype=np.int64), len(spec.aggregates))
-            unpack([], [], incarnation=0, streams=self.layout.streams, template=kind.template)
+            streams, template = self.layout.streams, kind.template
+            unpack([], [], incarnation=0, streams=streams, template=template)
+            pack(0, np.empty((0, streams), np.int64), np.empty((0, kind.width)), [], template=template)
 
     def own(self, partition: int, meta: Meta, *, empty: bool = False, committed: Vector | None = None) -> None:
         """Begins a partition, without rows.
