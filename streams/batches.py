@@ -84,16 +84,13 @@ class Waiting:
     def __init__(self, most: int) -> None:
         self._most = most
         self._last: Poll | None = None
-        self._size = 0  # of the last one
 
     def takes_in(self, poll: Poll) -> bool:
         """Whether the last one that waits takes it in; else it is the last one."""
-        size = poll.size
-        if self._last is not None and self._size + size <= self._most:
+        if self._last is not None and self._last.size + poll.size <= self._most:
             self._last.take_in(poll)
-            self._size += size
             return True
-        self._last, self._size = poll, size
+        self._last = poll
         return False
 
     def taken(self, poll: Poll) -> None:

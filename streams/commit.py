@@ -131,7 +131,7 @@ class Committer:
         False if it could not commit; the same positions are tried at the next boundary. Raises what Delivery.commit and
         Outputs.release raise.
         """
-        done = False
+        committed = False
 
         def delivered() -> Positions:
             self._outputs.release()
@@ -142,12 +142,12 @@ class Committer:
             self._outputs.release()
             if committed and (copies := [copy for copy in boundary.copies if copy.partition not in self._gone]):
                 self._writing = asyncio.create_task(self._write(copies))
-            done = committed
         except BaseException as error:
+            committed = False  # as far as the copies go: what was sent behind them is missing
             self._outputs.drop(error)
             raise
         finally:
-            if not done:
+            if not committed:
                 for copy in boundary.copies:
                     self._engine.write_failed(copy)
             self.at_rest.release()

@@ -54,7 +54,9 @@ class Outputs:
         """Readies the producer. Blocks."""
 
     def has_room(self, records: int) -> bool:
-        """Whether `records` more fit the producer's queue; wait before `send` while it is false."""
+        """Whether `records` more fit the producer's queue and, while outputs are held, what may be kept, which a first
+        round always does; wait before `send` while it is false.
+        """
         kept = self._kept + records
         return len(self._producer) + kept <= self._limit and (not self._kept or kept <= _MOST_KEPT)
 
@@ -179,7 +181,10 @@ class Outputs:
         if self._dropped is not None:
             raise self._dropped
         if self._failed:
-            raise OutputFailed(f"{len(self._failed)} records could not be delivered: {self._failed[0]}")
+            raise self._undelivered(f"{len(self._failed)} records could not be delivered: {self._failed[0]}")
+
+    def _undelivered(self, reason: str) -> Exception:
+        return OutputFailed(reason)
 
 
 def _cut(text: str, size: int) -> bytes:

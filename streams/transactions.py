@@ -111,13 +111,8 @@ class TransactionalOutputs(Outputs):
             self._patiently("begin_transaction", self._producer.begin_transaction)
             self._open = True
 
-    def _check(self) -> None:
-        try:
-            super()._check()
-        except OutputFailed as failed:
-            if failed is self._dropped:
-                raise
-            raise Void(str(failed), self.number) from None
+    def _undelivered(self, reason: str) -> Exception:
+        return Void(reason, self.number)
 
     def _patiently(self, what: str, call: Callable[[], Any]) -> None:
         while True:

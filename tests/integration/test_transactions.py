@@ -46,6 +46,14 @@ class Side:
         consumer.subscribe([self.name])
         return consumer
 
+    def commit(self, outputs: TransactionalOutputs, next_offset: int) -> None:
+        """As who is no member of the group commits."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": self.name})
+        try:
+            outputs.commit([TopicPartition(self.name, 0, next_offset)], consumer.consumer_group_metadata())
+        finally:
+            consumer.close()
+
     def committed(self) -> list[bytes | None]:
         settings = {"bootstrap.servers": self.address, "group.id": "reader", "enable.partition.eof": True}
         consumer = Consumer(settings)
@@ -67,19 +75,17 @@ ROWS = scored([0, 0], [b"u", b"u"])
 
 def test_one_that_was_fenced_says_so_whatever_it_does_next(side: Side) -> None:
     outputs, successor = side.outputs(), side.outputs()
-    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
-    offsets, values = [TopicPartition(side.name, 0, 2)], [b"{}", b"{}"]
+    values = [b"{}", b"{}"]
     outputs.start()
     outputs.send(ROWS, values, None)
     assert outputs.flush(10)
     successor.start()
     with pytest.raises(OutputFailed, match="fenced by a newer instance"):
-        outputs.commit(offsets, consumer.consumer_group_metadata())
+        side.commit(outputs, 2)
     with pytest.raises(OutputFailed, match="fenced by a newer instance"):
         outputs.send(ROWS, values, None)
     successor.send(ROWS, values, None)
-    successor.commit(offsets, consumer.consumer_group_metadata())
-    consumer.close()
+    side.commit(successor, 2)
 
 
 def test_what_a_rebalance_voids_is_aborted_and_the_same_producer_goes_on(side: Side) -> None:
@@ -105,60 +111,54 @@ def test_what_a_rebalance_voids_is_aborted_and_the_same_producer_goes_on(side: S
 
 
 def test_what_is_kept_during_a_commit_belongs_to_the_next_transaction(side: Side) -> None:
-    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 2)]
+    outputs = side.outputs()
     outputs.start()
-    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
     outputs.send(ROWS, [b"1", b"2"], None)
     outputs.hold()
     outputs.send(ROWS, [b"3", b"4"], None)
-    outputs.commit(offsets, consumer.consumer_group_metadata())
+    side.commit(outputs, 2)
     assert side.committed() == [b"1", b"2"]
     outputs.release()
     assert outputs.flush(10)
     assert side.committed() == [b"1", b"2"], "sent, and not committed"
-    outputs.commit(offsets, consumer.consumer_group_metadata())
+    side.commit(outputs, 2)
     assert side.committed() == [b"1", b"2", b"3", b"4"]
-    consumer.close()
 
 
 def test_after_a_commit_that_was_void_what_was_kept_is_never_committed(side: Side) -> None:
     # Its rounds are acknowledged: a commit of their offsets, by partitions that leave, say, would lose their outputs.
-    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 4)]
+    outputs = side.outputs()
     outputs.start()
-    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
     outputs.send(ROWS, [b"1", b"2"], None)
-    outputs.commit(offsets, consumer.consumer_group_metadata())
+    side.commit(outputs, 4)
     outputs.hold()
     outputs.send(ROWS, [b"3", b"4"], None)
     outputs.drop(Void("a commit took 4.0 s", outputs.number))
     with pytest.raises(Void, match=r"a commit took 4\.0 s"):
-        outputs.commit(offsets, consumer.consumer_group_metadata())
+        side.commit(outputs, 4)
     with pytest.raises(Void, match=r"a commit took 4\.0 s"):
         outputs.send(ROWS, [b"5", b"6"], None)
     outputs.start_over()
     outputs.send(ROWS, [b"3", b"4"], None)
-    outputs.commit(offsets, consumer.consumer_group_metadata())
+    side.commit(outputs, 4)
     assert side.committed() == [b"1", b"2", b"3", b"4"]
-    consumer.close()
 
 
 def test_after_a_commit_that_ended_the_producer_nothing_takes_its_failure_for_a_void_transaction(side: Side) -> None:
     # To begin again would fence whoever has the id by now.
-    outputs, offsets = side.outputs(), [TopicPartition(side.name, 0, 4)]
+    outputs = side.outputs()
     outputs.start()
     outputs.hold()
     outputs.send(ROWS, [b"1", b"2"], None)
     outputs.drop(OutputFailed("the producer ended: fenced"))
-    consumer = Consumer({"bootstrap.servers": side.address, "group.id": side.name})
     for attempt in (
         lambda: outputs.send(ROWS, [b"3", b"4"], None),
-        lambda: outputs.commit(offsets, consumer.consumer_group_metadata()),
+        lambda: side.commit(outputs, 4),
         lambda: outputs.then(lambda: None),
     ):
         with pytest.raises(OutputFailed, match="the producer ended: fenced"):
             attempt()
     assert side.committed() == []
-    consumer.close()
 
 
 def joined(*members: Consumer) -> None:
